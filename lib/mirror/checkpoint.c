@@ -2,10 +2,11 @@
  *
  * Checkpoint: from the journal to the database.
  *
- * The happy path: a first scan of the batches finds which inodes end in them.  A second one applies the records, but
- * none of an inode that ends later: a message that came and went between two checkpoints never reaches the database.
- * One transaction holds all of it, and the number of the last batch: a checkpoint is one instant of the spool, as a
- * batch is.
+ * The happy path: a scan of the batches applies their records, but none of an inode that ends in a later batch: a
+ * message that came and went between two checkpoints never reaches the database.  Which inodes end in which batch this
+ * mirror has noted when it wrote them (ends.h).  Where it has not, as those of the mirror before it, or of all batches
+ * in a recovery, a scan before that one finds them.  One transaction holds all of it, and the number of the last batch:
+ * a checkpoint is one instant of the spool, as a batch is.
  *
  * It reads the journal, not the store.  So it may take as long as the disk needs, and holds neither memory of the store
  * nor its lock; and a new mirror finds in the same place what a dead one had not yet applied.
@@ -20,6 +21,7 @@
 #include "base/error.h"
 #include "fastspool.h"
 #include "mirror/database.h"
+#include "mirror/ends.h"
 #include "mirror/format.h"
 #include "mirror/journal.h"
 #include "mirror/journal_files.h"
@@ -28,35 +30,23 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <uthash.h>
-
-/* Where an inode ended for the last time. */
-struct end {
-    uint32_t inode;
-    uint64_t position; /* the record's, counted over all batches */
-    UT_hash_handle hh;
-};
 
 struct passage {
     const struct checkpoint *checkpoint;
-    struct end *ends;
-    uint64_t position; /* of a record, counted over all batches */
+    const struct journal_batch *batch; /* that is visited */
     uint32_t root;
     char *error;
 };
 
-static int for_each(const char *records, size_t size, struct passage *passage,
-                    int (*each)(struct passage *, const struct record *, const void *))
+static int for_each(struct passage *passage, int (*each)(struct passage *, const struct record *, const void *))
 {
-    const char *at = records;
+    const char *at = passage->batch->records, *end = at + passage->batch->size;
     struct record record;
     const void *value;
     int result;
 
-    while ((result = format_next(&at, records + size, &record, &value)) > 0) {
-        passage->position++;
+    while ((result = format_next(&at, end, &record, &value)) > 0) {
         result = each(passage, &record, value);
         if (result < 0)
             return result;
@@ -66,30 +56,15 @@ static int for_each(const char *records, size_t size, struct passage *passage,
 
 static int note_end(struct passage *passage, const struct record *record, const void *value)
 {
-    struct end *end;
-
     (void)value;
-    if (record->kind != RECORD_GONE)
-        return 0;
-    HASH_FIND(hh, passage->ends, &record->inode, sizeof(record->inode), end);
-    if (!end) {
-        end = calloc(1, sizeof(*end));
-        if (!end)
-            return -ENOMEM;
-        end->inode = record->inode;
-        HASH_ADD(hh, passage->ends, inode, sizeof(end->inode), end);
-    }
-    end->position = passage->position;
-    return 0;
+    return record->kind == RECORD_GONE ? ends_add(passage->checkpoint->ends, record->inode, passage->batch->number) : 0;
 }
 
 static int apply(struct passage *passage, const struct record *record, const void *value)
 {
     const struct checkpoint *checkpoint = passage->checkpoint;
-    struct end *end;
 
-    HASH_FIND(hh, passage->ends, &record->inode, sizeof(record->inode), end);
-    if (end && passage->position < end->position)
+    if (passage->batch->number < ends_last(checkpoint->ends, record->inode))
         return 0;
     if (checkpoint->touched && record->kind == RECORD_INODE) {
         int result = checkpoint->touched(checkpoint->context, record->inode);
@@ -101,41 +76,46 @@ static int apply(struct passage *passage, const struct record *record, const voi
 
 static int visit_ends(void *context, const struct journal_batch *batch)
 {
-    return for_each(batch->records, batch->size, context, note_end);
+    struct passage *passage = context;
+
+    passage->batch = batch;
+    return for_each(passage, note_end);
 }
 
 static int visit_records(void *context, const struct journal_batch *batch)
 {
     struct passage *passage = context;
 
+    passage->batch = batch;
     passage->root = batch->root;
-    return for_each(batch->records, batch->size, passage, apply);
+    return for_each(passage, apply);
 }
 
-static void forget_ends(struct passage *passage)
+/* The ends that are not known. */
+static int find_ends(struct checkpoint *checkpoint, struct passage *passage)
 {
-    struct end *end, *next;
+    const uint64_t unknown = checkpoint->ends->unknown;
+    const struct journal_scan scan = {.above = checkpoint->meta->batch,
+                                      .upto = unknown < checkpoint->upto ? unknown : checkpoint->upto,
+                                      .visit = visit_ends,
+                                      .context = passage};
+    int result = scan.above < scan.upto ? journal_scan(checkpoint->directory, &scan, &checkpoint->found) : 0;
 
-    HASH_ITER (hh, passage->ends, end, next) {
-        HASH_DELETE(hh, passage->ends, end);
-        free(end);
-    }
+    ends_sort(checkpoint->ends);
+    return result;
 }
 
 int checkpoint_apply(struct checkpoint *checkpoint, char error[FASTSPOOL_ERROR_MAX])
 {
     struct disk_meta *meta = checkpoint->meta;
     struct passage passage = {.checkpoint = checkpoint, .root = (uint32_t)meta->root, .error = error};
-    struct journal_scan scan = {
-        .above = meta->batch, .upto = checkpoint->upto, .visit = visit_ends, .context = &passage};
+    const struct journal_scan scan = {
+        .above = meta->batch, .upto = checkpoint->upto, .visit = visit_records, .context = &passage};
 
     error[0] = '\0';
-    int result = journal_scan(checkpoint->directory, &scan, &checkpoint->found);
-    passage.position = 0;
-    scan.visit = visit_records;
+    int result = find_ends(checkpoint, &passage);
     if (result == 0)
         result = journal_scan(checkpoint->directory, &scan, &checkpoint->found);
-    forget_ends(&passage);
     meta->root = passage.root;
     meta->batch = checkpoint->found.last;
     if (result < 0 && error[0] == '\0')
@@ -154,30 +134,40 @@ static int lost(const struct journal_found *found, char error[FASTSPOOL_ERROR_MA
                      (unsigned long long)end->offset, journal_scan_reason(end->reason));
 }
 
-int checkpoint_run(struct database *database, struct journal *journal, char error[FASTSPOOL_ERROR_MAX])
+/* All in one transaction. */
+static int copy(struct checkpoint *checkpoint, struct journal_files *files, char error[FASTSPOOL_ERROR_MAX])
 {
-    const struct journal_point point = journal_files_point(&journal->pool);
-    struct disk_meta meta;
-    struct checkpoint checkpoint = {
-        .database = database, .directory = journal->pool.directory, .upto = point.number, .meta = &meta};
-    const struct journal_found *found = &checkpoint.found;
-    int result = database_begin(database, &checkpoint.transaction, &meta, error);
+    const struct journal_found *found = &checkpoint->found;
+    int result = database_begin(checkpoint->database, &checkpoint->transaction, checkpoint->meta, error);
 
     if (result < 0)
         return result;
-    result = checkpoint_apply(&checkpoint, error);
-    if (result == 0 && (found->detached || found->missing || found->last != point.number)) {
-        journal_files_lose(&journal->pool);
+    result = checkpoint_apply(checkpoint, error);
+    if (result == 0 && (found->detached || found->missing || found->last != checkpoint->upto)) {
+        journal_files_lose(files);
         result = lost(found, error);
     }
     if (result < 0) {
-        mdb_txn_abort(checkpoint.transaction);
+        mdb_txn_abort(checkpoint->transaction);
         return result;
     }
-    result = database_commit(database, checkpoint.transaction, &meta, error);
-    if (result == 0) {
-        STORE(journal->pool.fs->header->residency.checkpointed, point.ticket);
-        journal_files_release(&journal->pool, point, database_free_bytes(database));
+    return database_commit(checkpoint->database, checkpoint->transaction, checkpoint->meta, error);
+}
+
+int checkpoint_run(struct database *database, struct journal *journal, char error[FASTSPOOL_ERROR_MAX])
+{
+    struct journal_files *files = &journal->pool;
+    struct journal_point point = journal_files_point(files);
+    struct disk_meta meta;
+    struct checkpoint checkpoint = {
+        .database = database, .directory = files->directory, .upto = point.number, .meta = &meta, .ends = &point.ends};
+    int result = copy(&checkpoint, files, error);
+
+    if (result < 0) {
+        journal_files_miss(files, &point);
+        return result;
     }
-    return result;
+    STORE(files->fs->header->residency.checkpointed, point.ticket);
+    journal_files_release(files, &point, database_free_bytes(database));
+    return 0;
 }

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct database;
+struct ends;
 struct journal;
 
 /** Told of an inode that is put.  Negative: the checkpoint ends with this error. */
@@ -24,6 +25,7 @@ struct checkpoint {
     int directory;               /* STATE/journal */
     uint64_t upto;               /* the last batch to apply */
     struct disk_meta *meta;      /* what the database holds: before, and then after */
+    struct ends *ends;           /* in these batches, as far as they are known; then all of them */
     checkpoint_touched *touched; /* may be NULL */
     void *context;
     struct journal_found found;

@@ -214,7 +214,6 @@ int journal_append(struct journal *journal, const struct capture *capture, char 
         journal_files_condemn(&journal->pool);
         return result;
     }
-    STORE(h->journal.durable, number);
-    journal_files_grow(&journal->pool, journal->end, journal->end - begun);
+    journal_files_grow(&journal->pool, number, capture, journal->end, journal->end - begun);
     return 0;
 }

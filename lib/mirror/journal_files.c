@@ -24,6 +24,8 @@
 #include "base/fd.h"
 #include "base/places.h"
 #include "fastspool.h"
+#include "mirror/capture.h"
+#include "mirror/ends.h"
 #include "mirror/format.h"
 #include "mirror/journal_scan.h"
 #include "store/store.h"
@@ -193,6 +195,7 @@ int journal_files_open(struct journal_files *files, struct fastspool *fs, uint64
                                     .above = -1,
                                     .directory = -1,
                                     .limit = limit,
+                                    .ends = {.unknown = LOAD(fs->header->journal.batch)},
                                     .mutex = PTHREAD_MUTEX_INITIALIZER,
                                     .preparing = PTHREAD_MUTEX_INITIALIZER,
                                     .file_size = part > JOURNAL_FILE_MIN ? part : JOURNAL_FILE_MIN};
@@ -212,6 +215,7 @@ void journal_files_close(struct journal_files *files)
 {
     close_both(files->above, files->directory);
     files->above = files->directory = -1;
+    ends_free(&files->ends);
 }
 
 /* ---- what is gone ---- */
@@ -499,9 +503,28 @@ void journal_files_condemn(struct journal_files *files)
         remove_file(files, name);
 }
 
-void journal_files_grow(struct journal_files *files, uint64_t end, uint64_t bytes)
+/* Where there are too many, or there is no memory for them, the next checkpoint has to look for them.  The mutex is
+ * held. */
+static void note_ends(struct journal_files *files, uint64_t number, const struct capture *capture)
+{
+    struct ends *ends = &files->ends;
+
+    for (size_t i = 0; i < capture->count; i++) {
+        const struct captured *file = &capture->file[i];
+        if (file->state.links > 0 || (ends->count < ENDS_MAX && ends_add(ends, file->inode, number) == 0))
+            continue;
+        ends_free(ends);
+        ends->unknown = number;
+    }
+}
+
+void journal_files_grow(struct journal_files *files, uint64_t number, const struct capture *capture, uint64_t end,
+                        uint64_t bytes)
 {
     pthread_mutex_lock(&files->mutex);
+    /* Both under the mutex: a checkpoint up to this batch knows its ends, and one that ends before it doesn't. */
+    STORE(files->fs->header->journal.durable, number);
+    note_ends(files, number, capture);
     struct journal_file *file = &files->file[files->count - 1];
     if (end > file->size) /* a batch larger than a file has made it larger */
         file->size = end;
@@ -541,6 +564,7 @@ int journal_files_renew(struct journal_files *files, char error[FASTSPOOL_ERROR_
     if (result == 0) {
         files->count = files->spares = 0;
         files->waiting = files->oldest = 0;
+        ends_free(&files->ends);
         files->no_space = false;
         journal_files_trust(files);
         publish_room(files);
@@ -558,22 +582,33 @@ struct journal_point journal_files_point(struct journal_files *files)
     pthread_mutex_lock(&files->mutex);
     /* In this order: header.journal.durable is stored before header.tickets.durable. */
     uint64_t ticket = LOAD(files->fs->header->tickets.durable);
-    const struct journal_point point = {ticket, LOAD(files->fs->header->journal.durable), files->waiting};
+    const struct journal_point point = {ticket, LOAD(files->fs->header->journal.durable), files->waiting, files->ends};
+    files->ends = (struct ends){0};
     files->wanted = false;
     pthread_mutex_unlock(&files->mutex);
     return point;
 }
 
-void journal_files_release(struct journal_files *files, struct journal_point point, uint64_t reusable)
+void journal_files_miss(struct journal_files *files, struct journal_point *point)
+{
+    ends_free(&point->ends);
+    pthread_mutex_lock(&files->mutex);
+    if (files->ends.unknown < point->number)
+        files->ends.unknown = point->number;
+    pthread_mutex_unlock(&files->mutex);
+}
+
+void journal_files_release(struct journal_files *files, struct journal_point *point, uint64_t reusable)
 {
     size_t kept = 0;
 
+    ends_free(&point->ends);
     pthread_mutex_lock(&files->mutex);
     files->reusable = reusable;
     for (size_t i = 0; i < files->count; i++) {
         const struct journal_file file = files->file[i];
         bool last = i + 1 == files->count;
-        if (last || files->file[i + 1].follows > point.number)
+        if (last || files->file[i + 1].follows > point->number)
             files->file[kept++] = file;
         else if (file.condemned || file.size != files->file_size || files->spares >= 2 * PARTS)
             remove_file(files, file.name);
@@ -581,7 +616,7 @@ void journal_files_release(struct journal_files *files, struct journal_point poi
             files->spare[files->spares++] = file.name;
     }
     files->count = kept;
-    files->waiting -= point.bytes;
+    files->waiting -= point->bytes;
     files->oldest = files->waiting ? clock_monotonic() : 0;
     files->no_space = false;
     publish_room(files);

@@ -10,6 +10,7 @@
 #define FASTSPOOL_JOURNAL_FILES_H
 
 #include "fastspool.h"
+#include "mirror/ends.h"
 #include "mirror/journal_scan.h"
 
 #include <pthread.h>
@@ -25,6 +26,8 @@
 
 /** Bytes of the smallest file. */
 #define JOURNAL_FILE_MIN 65536u
+
+struct capture;
 
 struct journal_file {
     uint32_t name;
@@ -48,6 +51,7 @@ struct journal_files {
     uint32_t next_name;
     uint64_t waiting;  /* bytes since the last checkpoint */
     uint64_t oldest;   /* CLOCK_MONOTONIC ns of the oldest of them, 0: none */
+    struct ends ends;  /* in the batches since then; unknown are those of the mirrors before */
     uint64_t reusable; /* bytes of free pages in the database, after the last checkpoint */
     bool no_space;     /* no room on the disk for another file: a checkpoint is wanted */
     bool wanted;       /* a checkpoint is wanted, so that memory can be evicted */
@@ -71,8 +75,10 @@ void journal_files_close(struct journal_files *files);
 /** For the committer: begin another file, a spare or a new one.  A descriptor for writing, the caller's; -ENOSPC:
  *  the disk has no room for it, or there are too many files: a checkpoint helps; another negative errno. */
 int journal_files_begin(struct journal_files *files);
-/** For the committer: a batch was written to the last file, which ends at @end now; @bytes more wait. */
-void journal_files_grow(struct journal_files *files, uint64_t end, uint64_t bytes);
+/** For the committer: batch @number, of @capture, is on the disk.  header.journal.durable says so from now on.  The
+ * last file, which has it, ends at @end now; @bytes more wait. */
+void journal_files_grow(struct journal_files *files, uint64_t number, const struct capture *capture, uint64_t end,
+                        uint64_t bytes);
 /** For the committer, which has closed it: the last file is not to be trusted any more.  Where it holds nothing
  *  durable, it goes. */
 void journal_files_condemn(struct journal_files *files);
@@ -82,15 +88,19 @@ int journal_files_prepare(struct journal_files *files);
 
 /** Up to where a checkpoint that begins now reaches. */
 struct journal_point {
-    uint64_t ticket; /* every change up to this one is in it */
-    uint64_t number; /* of the last durable batch */
-    uint64_t bytes;  /* that wait up to there */
+    uint64_t ticket;  /* every change up to this one is in it */
+    uint64_t number;  /* of the last durable batch */
+    uint64_t bytes;   /* that wait up to there */
+    struct ends ends; /* in the batches up to there */
 };
+/** Then call one of the next two, which free the ends. */
 struct journal_point journal_files_point(struct journal_files *files);
 
 /** A checkpoint holds every batch up to @point, durably: files that hold no later one may be used again.  @reusable:
  *  bytes of free pages in the database. */
-void journal_files_release(struct journal_files *files, struct journal_point point, uint64_t reusable);
+void journal_files_release(struct journal_files *files, struct journal_point *point, uint64_t reusable);
+/** There is no such checkpoint.  The next one has to look for the ends up to @point. */
+void journal_files_miss(struct journal_files *files, struct journal_point *point);
 
 /** What is gone of the journal: the directory, or a file that holds batches; spare files that are gone are forgotten.
  *  @database: the database is.  For the committer, once a second: a system call, where no name in the directory has

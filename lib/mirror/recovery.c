@@ -34,6 +34,7 @@
 #include "fastspool.h"
 #include "mirror/checkpoint.h"
 #include "mirror/database.h"
+#include "mirror/ends.h"
 #include "mirror/format.h"
 #include "mirror/journal_scan.h"
 #include "mirror/owner.h"
@@ -359,10 +360,12 @@ static int refuse_foreign(int directory, const char *path, char *error)
 static int read_journal(struct database *database, MDB_txn *transaction, struct walk *walk, struct disk_meta *meta,
                         uint64_t *highest, uint64_t *touched)
 {
+    struct ends ends = {.unknown = UINT64_MAX};
     struct checkpoint checkpoint = {.database = database,
                                     .transaction = transaction,
                                     .upto = UINT64_MAX,
                                     .meta = meta,
+                                    .ends = &ends,
                                     .touched = touched ? note : NULL,
                                     .context = touched};
     const struct journal_found *found = &checkpoint.found;
@@ -378,6 +381,7 @@ static int read_journal(struct database *database, MDB_txn *transaction, struct 
     int result = refused ? 0 : refuse_foreign(checkpoint.directory, path, walk->error);
     if (result == 0 && checkpoint.directory >= 0)
         result = checkpoint_apply(&checkpoint, walk->error);
+    ends_free(&ends);
     if (checkpoint.directory >= 0)
         close(checkpoint.directory);
     if (result == 0 && found->detached)

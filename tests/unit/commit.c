@@ -15,7 +15,9 @@
 #include "mirror/checkpointer.h"
 #include "mirror/committer.h"
 #include "mirror/database.h"
+#include "mirror/ends.h"
 #include "mirror/journal.h"
+#include "mirror/journal_files.h"
 #include "mirror/recovery.h"
 #include "store/layout.h"
 #include "store/section.h"
@@ -733,27 +735,137 @@ Test(commit, no_room_for_a_database)
     shell("umount %s", place);
 }
 
-/* Files that are created and unlinked between two checkpoints do not reach the database: after 300 of 20,000 bytes it
- * has grown by 16 KiB at most. */
-Test(commit, short_lives_and_the_database)
+static off_t database_bytes(void)
+{
+    char file[FASTSPOOL_PATH_MAX + 32];
+    struct stat st;
+
+    snprintf(file, sizeof(file), "%s/mirror/data.mdb", fs->state);
+    cr_assert_eq(stat(file, &st), 0);
+    return st.st_size;
+}
+
+/* 300 files of 20,000 bytes come and go. */
+static void live_shortly(void)
 {
     static char bytes[20000];
-    struct stat before, after;
-    char file[FASTSPOOL_PATH_MAX + 32];
 
-    commit(0);
-    checkpoint();
-    snprintf(file, sizeof(file), "%s/mirror/data.mdb", fs->state);
-    cr_assert_eq(stat(file, &before), 0);
     for (int i = 0; i < 300; i++) {
         put("message", 0, bytes, sizeof(bytes), 0);
         commit(0);
         cr_assert_eq(fastspool_unlink(fs, "message"), 0);
         commit(0);
     }
+}
+
+static void go_on(void)
+{
+}
+
+static void next_mirror(void)
+{
+    journal_close(&journal);
+    cr_assert_eq(journal_open(&journal, fs, JOURNAL_LIMIT, error), 0, "%s", error);
+}
+
+/* A checkpoint can't read the journal. */
+static void fail_checkpoint(void)
+{
+    int directory = journal.pool.directory;
+    struct database database;
+    char path[FASTSPOOL_PATH_MAX + 16];
+
+    snprintf(path, sizeof(path), "%s/mirror", fs->state);
+    cr_assert_eq(database_open(&database, path, error), 0, "%s", error);
+    journal.pool.directory = -1;
+    cr_assert_eq(checkpoint_run(&database, &journal, error), -EBADF);
+    journal.pool.directory = directory;
+    database_close(&database);
+}
+
+/* There are as many ends as a mirror notes, and then one more. */
+static void end_too_many(void)
+{
+    journal.pool.ends.count = ENDS_MAX;
+    put("one more", 0, "x", 1, 0);
+    commit(0);
+    cr_assert_eq(fastspool_unlink(fs, "one more"), 0);
+    commit(0);
+    cr_assert_leq(journal.pool.ends.count, 1);
+}
+
+/* Files that are created and unlinked between two checkpoints do not reach the database, which grows by 16 KiB at most.
+ * So it is whether this mirror knows what ended or has to look for it, and in a recovery. */
+Test(commit, short_lives_and_the_database)
+{
+    void (*const then[])(void) = {go_on, next_mirror, fail_checkpoint, end_too_many};
+    off_t before;
+
+    commit(0);
     checkpoint();
-    cr_assert_eq(stat(file, &after), 0);
-    cr_assert_leq(after.st_size, before.st_size + 4 * 4096, "it grew from %lld to %lld bytes",
-                  (long long)before.st_size, (long long)after.st_size);
+    for (size_t i = 0; i < sizeof(then) / sizeof(*then); i++) {
+        before = database_bytes();
+        live_shortly();
+        then[i]();
+        checkpoint();
+        cr_assert_leq(database_bytes(), before + 4 * 4096, "way %zu: it grew from %lld to %lld bytes", i,
+                      (long long)before, (long long)database_bytes());
+    }
+    before = database_bytes();
+    live_shortly();
     recovers(dump_all(fs, then_dump));
+    cr_assert_leq(database_bytes(), before + 4 * 4096, "it grew from %lld to %lld bytes", (long long)before,
+                  (long long)database_bytes());
+}
+
+/* While this is on, bytes that are read are counted. */
+static struct {
+    bool on;
+    uint64_t bytes;
+} reading;
+
+ssize_t pread(int fd, void *bytes, size_t size, off_t offset)
+{
+    ssize_t got = syscall(SYS_pread64, fd, bytes, size, offset);
+
+    if (reading.on && got > 0)
+        reading.bytes += (uint64_t)got;
+    return got;
+}
+
+/* A checkpoint reads the journal once, where this mirror has written it. */
+Test(commit, read_once)
+{
+    static char bytes[20000];
+    char path[16];
+
+    commit(0);
+    checkpoint();
+    for (int i = 0; i < 20; i++) {
+        snprintf(path, sizeof(path), "f%d", i);
+        put(path, 0, bytes, sizeof(bytes), 0);
+        commit(0);
+    }
+    reading.on = true;
+    checkpoint();
+    reading.on = false;
+    cr_assert_geq(reading.bytes, 20 * sizeof(bytes));
+    cr_assert_lt(reading.bytes, 30 * sizeof(bytes));
+}
+
+/* What ends while a checkpoint runs is in that checkpoint as it was. */
+Test(commit, ends_behind_the_point)
+{
+    struct stat st;
+
+    put("message", 0, "x", 1, 0);
+    commit(0);
+    cr_assert_eq(fastspool_stat(fs, "message", &st), 0);
+    struct journal_point point = journal_files_point(&journal.pool);
+    cr_assert_eq(fastspool_unlink(fs, "message"), 0);
+    commit(0);
+    cr_assert_eq(ends_last(&point.ends, (uint32_t)st.st_ino), 0);
+    ends_sort(&journal.pool.ends);
+    cr_assert_gt(ends_last(&journal.pool.ends, (uint32_t)st.st_ino), point.number);
+    journal_files_miss(&journal.pool, &point);
 }

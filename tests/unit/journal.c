@@ -292,7 +292,8 @@ Test(journal, many_condemned, .timeout = 120)
     struct journal_found found = look(0);
     cr_assert_eq(found.missing, 0);
     cr_assert_eq(found.last, fs->header->journal.durable);
-    journal_files_release(&journal.pool, journal_files_point(&journal.pool), 0);
+    struct journal_point point = journal_files_point(&journal.pool);
+    journal_files_release(&journal.pool, &point, 0);
     cr_assert_eq(append(100), 0, "%s", error);
 }
 
@@ -320,7 +321,7 @@ Test(journal, used_again)
         struct journal_point point = journal_files_point(&journal.pool);
         struct journal_found found = look(point.number);
         cr_assert_eq(found.batches, 0);
-        journal_files_release(&journal.pool, point, 0);
+        journal_files_release(&journal.pool, &point, 0);
         cr_assert_eq(append(10), 0);
         found = look(point.number);
         cr_assert_eq(found.batches, 1, "%llu batches", (unsigned long long)found.batches);
