@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <stdbool.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -69,13 +70,17 @@ void futex_count_without(uint32_t *word, uint32_t class)
     errno = saved;
 }
 
-/* Either the sleeper's store of *@enough is seen here, or the sleeper sees the count, and doesn't sleep. */
-void futex_count_to(uint32_t *word, const uint32_t *enough)
+/* Either the sleeper's store of *@enough is seen here, or the sleeper sees the count, and doesn't sleep.  Nobody else
+ * is let off before the wake: this thread may die.  What a sleeper says behind the wake stays. */
+void futex_count_to(uint32_t *word, uint32_t *enough)
 {
     uint32_t count = __atomic_add_fetch(word, 1, __ATOMIC_SEQ_CST);
+    uint32_t said = __atomic_load_n(enough, __ATOMIC_SEQ_CST);
 
-    if ((int32_t)(count - __atomic_load_n(enough, __ATOMIC_SEQ_CST)) >= 0)
-        futex_wake(word);
+    if ((int32_t)(count - said) < 0)
+        return;
+    futex_wake(word);
+    __atomic_compare_exchange_n(enough, &said, count + FUTEX_NEVER, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
 }
 
 /* Move all sleepers of the word to the same word, and wake none.  A count in memory would keep those that were killed.

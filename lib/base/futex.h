@@ -19,8 +19,11 @@ void futex_wake_one(const uint32_t *word);
 void futex_count(uint32_t *word);
 /** Count an event, and wake every sleeper but those of @class. */
 void futex_count_without(uint32_t *word, uint32_t class);
-/** Count an event, and wake every sleeper if the count has come to *@enough, or is beyond it by less than 2^31. */
-void futex_count_to(uint32_t *word, const uint32_t *enough);
+/** More events than come until a sleeper says again how many are enough. */
+#define FUTEX_NEVER (UINT32_C(1) << 30)
+/** Count an event, and wake every sleeper if the count has come to *@enough, or is beyond it by less than 2^31.  Then
+ *  *@enough moves away by FUTEX_NEVER: the next ones wake nobody. */
+void futex_count_to(uint32_t *word, uint32_t *enough);
 /** How many threads sleep now, of all processes, as the kernel says.  Keeps errno. */
 uint64_t futex_sleepers(const uint32_t *word);
 

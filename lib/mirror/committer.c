@@ -26,8 +26,7 @@
 #include <errno.h>
 #include <syslog.h>
 
-#define SLICE NS_PER_S            /* of a longer interval: the caller has more to do */
-#define NEVER (UINT32_C(1) << 30) /* waiters that come before the next doze: fewer */
+#define SLICE NS_PER_S /* of a longer interval: the caller has more to do */
 
 static void tell(struct fastspool *fs, int result, const char *error)
 {
@@ -116,14 +115,14 @@ static int commit(struct committer *committer)
 }
 
 /* Sleep for @duration, or until the count of waiters, now @wanted, comes to @until, or SIGTERM.  The ones before make
- * no system call to wake a mirror that would only count them. */
+ * no system call to wake a mirror that would only count them, nor do those behind it, while the mirror wakes up. */
 static void doze(struct fastspool *fs, uint32_t wanted, uint32_t until, uint64_t duration)
 {
     const struct header *h = fs->header;
 
     __atomic_store_n(&ATOMIC(h->mirror.enough), until, __ATOMIC_SEQ_CST);
     futex_wait(&h->mirror.wanted, wanted, duration);
-    STORE(h->mirror.enough, wanted + NEVER);
+    STORE(h->mirror.enough, wanted + FUTEX_NEVER);
 }
 
 void committer_init(struct committer *committer, struct fastspool *fs, struct checkpointer *checkpointer)

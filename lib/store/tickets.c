@@ -65,7 +65,7 @@ static int wait_for(struct fastspool *fs, uint64_t ticket, uint64_t timeout)
 
     if (LOAD(h->tickets.durable) >= ticket)
         return 0;
-    futex_count_to(&ATOMIC(h->mirror.wanted), &h->mirror.enough);
+    futex_count_to(&ATOMIC(h->mirror.wanted), &ATOMIC(h->mirror.enough));
     while (result == 0) {
         uint32_t event = LOAD(h->tickets.commit_event);
         if (LOAD(h->tickets.durable) >= ticket)

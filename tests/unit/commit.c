@@ -490,7 +490,7 @@ static void *sleep_until_woken(void *value)
     return NULL;
 }
 
-/* A waiter wakes the mirror when its group is complete, and not before. */
+/* A waiter wakes the mirror when its group is complete, and not before.  Those behind it don't. */
 Test(commit, who_joins_a_group_wakes_nobody)
 {
     const struct header *h = fs->header;
@@ -511,6 +511,15 @@ Test(commit, who_joins_a_group_wakes_nobody)
     cr_assert_eq(fastspool_flush(fs, 0), -EIO);
     pthread_join(mirror, NULL);
     cr_assert_lt(clock_monotonic() - start, 30 * NS_PER_S);
+
+    uint32_t now = LOAD(h->mirror.wanted);
+    cr_assert_eq(pthread_create(&mirror, NULL, sleep_until_woken, &now), 0);
+    while (futex_sleepers(&h->mirror.wanted) == 0)
+        usleep(1000);
+    cr_assert_eq(fastspool_flush(fs, 0), -EIO);
+    cr_assert_eq(futex_sleepers(&h->mirror.wanted), 1, "one more woke a mirror that had been woken");
+    futex_wake(&h->mirror.wanted);
+    pthread_join(mirror, NULL);
 }
 
 /* Change @files files.  How many sections does their capture take?  @counted: the counters tell one file and block less

@@ -47,6 +47,7 @@ enum rule {
     EVENT_FIRST,          /* a waiter loads the event, and then looks what is durable */
     DURABLE_FIRST,        /* the mirror says what is durable, and then counts the event */
     ENOUGH_FIRST,         /* the mirror says how many waiters are enough, and then sleeps */
+    OWN_ENOUGH,           /* who has woken the mirror takes back what it has said before, not what it says then */
     COUNT_FIRST,          /* the mirror counts its waiters, and then captures */
     NEW_MIRROR_COMMITS,   /* a new mirror waits for nobody before its first commit */
     NOTHING_IS_AN_EVENT,  /* a capture that finds nothing to write wakes all */
@@ -55,7 +56,7 @@ enum rule {
 static enum rule broken; /* RULES: none */
 
 /* What a process does next: first a waiter's steps, then the mirror's. */
-enum step { CHANGE, COUNT, ASK, WAKE, EVENT, LOOK, GROUP, SLEEP, ASLEEP, AWAKE, DONE };
+enum step { CHANGE, COUNT, ASK, WAKE, TAKE_BACK, EVENT, LOOK, GROUP, SLEEP, ASLEEP, AWAKE, DONE };
 enum mirror_step { GATHER, SAY_ENOUGH, DOZE, DOZING, DOZED, BEGIN, CAPTURE, WRITE, END, END_EVENT, END_WAKE, DEAD };
 
 struct waiter {
@@ -63,6 +64,7 @@ struct waiter {
     uint8_t rounds;  /* changes that it still makes */
     uint8_t ticket;  /* of its last change */
     uint8_t counted; /* what it has made of `wanted` */
+    uint8_t enough;  /* as it has loaded it */
     uint8_t event;   /* as it has loaded it */
     uint8_t group;   /* the capture for which it sleeps; 0: any */
 };
@@ -137,11 +139,17 @@ static void step_of_waiter(struct state *s, struct waiter *w)
         w->step = bounds ? WAKE : ASK;
     } else if (w->step == ASK) {
         w->step = w->counted >= s->enough ? WAKE : first;
+        w->enough = w->step == WAKE ? s->enough : 0;
         w->counted = 0;
     } else if (w->step == WAKE) {
         wake_mirror(s);
         w->counted = 0;
-        w->step = bounds ? SLEEP : first;
+        w->step = bounds ? SLEEP : TAKE_BACK;
+    } else if (w->step == TAKE_BACK) {
+        if (s->enough == w->enough || broken == OWN_ENOUGH)
+            s->enough = NEVER;
+        w->enough = 0;
+        w->step = first;
     } else if (w->step == EVENT) {
         w->event = s->event;
         w->step = first == EVENT ? second : GROUP;
