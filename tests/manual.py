@@ -7,7 +7,7 @@
 FASTSPOOL is the built command, which says what there is.
 
   - Each subcommand has a page, which fastspool(8) names, with the summary that `fastspool help` prints.
-  - Each option in a subcommand's --help is in its page, and each option in a page is in --help.
+  - Each option in a subcommand's --help is in its page, and each option in a page is in --help.  Both have exit statuses.
   - fastspool.conf(5) and docs/operating.md have each key of lib/spool/configuration.c.
   - libfastspool(7) has CAVEATS and SECURITY.
   - All pages are installed, no page leads to one of ours that does not exist, and man and mandoc, where they are
@@ -58,6 +58,8 @@ def check_subcommand(name, summary):
         return check(False, f"man/{path.name}: there is no page of the subcommand {name}")
     page, text = path.read_text(), said(name, "--help")
     check(said("help", name) == text, f"`fastspool help {name}` is not its --help")
+    for place, string in (("--help", "Exit status: "), ("page", ".Sh EXIT STATUS\n")):
+        check(string in (text if place == "--help" else page), f"{name}: its {place} has no exit status")
     options = options_of_help(text)
     for macro, place, wanted in (("Op", "SYNOPSIS", options - {"help"}), ("It", "list of options", options)):
         found = options_of_page(page, macro)

@@ -11,7 +11,9 @@
 #include <stdio.h>
 
 static const char usage[] =
-    "usage: fastspool cat [--spool DIR] PATH...\nPrints files.  Paths are below the spool, or relative to it.\n";
+    "usage: fastspool cat [--spool DIR] PATH...\n"
+    "Prints each file of the store.  A PATH is relative to the spool, or absolute and below it.\n"
+    "Exit status: 0, 1 after an error, 64 wrong arguments.\n";
 
 static int print_file(struct fastspool *fs, const char *path)
 {

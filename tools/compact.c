@@ -36,7 +36,7 @@
 
 static const char usage[] =
     "usage: fastspool compact [--spool DIR]\n"
-    "Gives the disk back what a large queue has left in database and journal.  No mirror may run: stop Exim, and run\n"
+    "Gives back the disk that a large queue has left in database and journal.  No mirror may run: stop Exim, and run\n"
     "`fastspool stop` before.  If it is interrupted, run it again: nothing is lost.\n"
     "Exit status: 0 done, 1 an error, 64 wrong arguments.\n";
 

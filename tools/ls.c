@@ -26,8 +26,9 @@
 
 static const char usage[] =
     "usage: fastspool ls [--spool DIR] [PATH...]\n"
-    "Lists each PATH, and everything below a directory.  Paths are below the spool, or relative to it; default: all of "
-    "it.\n";
+    "Lists each PATH of the store, and everything below a directory; without a PATH all of the store.  A PATH is\n"
+    "relative to the spool, or absolute and below it.\n"
+    "Exit status: 0, 1 after an error, 64 wrong arguments.\n";
 
 static void print_line(const char *path, const struct stat *st)
 {

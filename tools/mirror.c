@@ -18,10 +18,11 @@
 
 static const char usage[] =
     "usage: fastspool mirror [--state DIR] [--memory BYTES] [--journal BYTES] SPOOL\n"
-    "Writes the store of SPOOL to the disk; the library starts it by itself.  One runs a spool.\n"
+    "Writes the store of SPOOL to the disk; the library starts it by itself.  There is one for each spool.\n"
+    "  --state DIR      the directory of the state on the disk (SPOOL/.fastspool)\n"
     "  --memory BYTES   what the store may hold from now on (as it was made)\n"
-    "  --journal BYTES  journal that waits before a checkpoint is made (67108864)\n"
-    "Exit status: 0 after SIGTERM or `fastspool stop`, 75 another one runs, 1 an error.\n";
+    "  --journal BYTES  the size of the journal at which a checkpoint is made (67108864)\n"
+    "Exit status: 0 after SIGTERM or `fastspool stop`, 75 another one runs, 1 an error, 64 wrong arguments.\n";
 
 /* One line, from which on the mirror serves the spool. */
 static void say_ready(struct fastspool *fs)

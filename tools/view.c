@@ -15,10 +15,12 @@
 static const char usage[] =
     "usage: fastspool view [--replace | --wanted] [--state DIR] SPOOL\n"
     "Mounts the store of SPOOL over its queue directories, and serves it, until SIGTERM; the library starts it by\n"
-    "itself.  One runs a spool.  Needs root.\n"
-    "  --replace  end the one that runs, and take its place\n"
-    "  --wanted   mount nothing: exit status 1 where the configuration says `view = off`, else 0\n"
-    "Exit status: 0 after SIGTERM, 69 no mount is possible, or `view = off`, 75 another one runs, 1 an error.\n";
+    "itself.  There is one for each spool.  It needs root.\n"
+    "  --replace    end the one that runs, and take its place\n"
+    "  --wanted     mount nothing: exit status 1 where the configuration says `view = off`, else 0\n"
+    "  --state DIR  the directory of the state on the disk (SPOOL/.fastspool)\n"
+    "Exit status: 0 after SIGTERM, 69 no mount is possible, or `view = off`, 75 another one runs, 1 an error, 64\n"
+    "wrong arguments.\n";
 
 /* A configuration that can't be understood is for the view itself to tell. */
 static bool is_off(void)
