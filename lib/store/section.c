@@ -234,23 +234,6 @@ void section_log_full(const struct fastspool *fs)
         section_damaged(fs, "a section changes more than the undo log can hold");
 }
 
-void section_copy(struct fastspool *fs, const void *to, const void *from, size_t size)
-{
-    const struct header *header = fs->header;
-    const uint64_t first = (uint64_t)((const char *)to - fs->base), end = first + size;
-    const uint32_t words = (uint32_t)((end + 7) / 8 - first / 8);
-    assert(words <= UNDO_MAX);
-    const uint32_t count = section_log_begin(fs, header, words);
-
-    if (count == SECTION_FULL)
-        return;
-    struct undo *entry = &WRITABLE(header->undo[count]);
-    for (uint64_t at = first / 8 * 8; at < end; at += 8)
-        *entry++ = (struct undo){at, *(const uint64_t *)(fs->base + at)};
-    section_log_end(header, count + words);
-    memcpy(&WRITABLE(*(const char *)to), from, size);
-}
-
 int section_want(enum table_id table)
 {
     assert(section_inside);

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /** A table that a body may want (section_want()). */
 enum table_id { TABLE_NONE = -1, TABLE_INODES, TABLE_NAMES, TABLE_DESCRIPTIONS, TABLE_BUCKETS, TABLE_CHUNKS };
@@ -140,8 +141,25 @@ static inline void section_log_end(const struct header *header, uint32_t count)
         SET((fs), *(const uint64_t *)(const void *)&(first), both_.word);              \
     } while (0)
 
-/** Inside a section: record @size bytes at @to, in the segment, then copy @from to them. */
-void section_copy(struct fastspool *fs, const void *to, const void *from, size_t size);
+/** Inside a section: record @size bytes at @to, whole words of the segment, then copy @from to them.  (Inline, so that
+ *  a constant number of words is no loop.) */
+static inline __attribute__((always_inline)) void section_copy(struct fastspool *fs, const void *to, const void *from,
+                                                               size_t size)
+{
+    const struct header *const header = fs->header;
+    const uint32_t words = (uint32_t)(size / sizeof(uint64_t));
+    const uint32_t count = section_log_begin(fs, header, words);
+
+    assert(size % sizeof(uint64_t) == 0);
+    if (count == SECTION_FULL)
+        return;
+    const struct undo *entry = &header->undo[count];
+#pragma GCC unroll 16
+    for (uint32_t i = 0; i < words; i++)
+        section_log_word(header, entry + i, (const uint64_t *)to + i, sizeof(uint64_t));
+    section_log_end(header, count + words);
+    memcpy(&WRITABLE(*(const char *)to), from, size);
+}
 
 /** Inside a section: ask for growth of this table.  Returns -EAGAIN; the body must return it. */
 int section_want(enum table_id table);
