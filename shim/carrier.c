@@ -41,6 +41,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define STACK           (256u << 10) /* of a carrier, beside its table of descriptors */
@@ -237,7 +238,7 @@ static void shed_users(void)
 {
     uid_t uid[3];
 
-    if (getresuid(&uid[1], &uid[0], &uid[2]) < 0)
+    if (real.syscall(SYS_getresuid, &uid[1], &uid[0], &uid[2]) < 0)
         return;
     for (int i = 0; i < 3; i++) {
         if (serve_may_stay(uid[i])) {
@@ -250,8 +251,8 @@ static void shed_users(void)
 
 static __attribute__((noreturn)) void become_carrier(struct carrier *carrier)
 {
-    setsid();
-    prctl(PR_SET_NAME, "fastspool write");
+    real.syscall(SYS_setsid);
+    real.syscall(SYS_prctl, PR_SET_NAME, "fastspool write");
     attachment_each(fastspool_after_fork_child);
     attachment_each(inside_shared);
     shed_users();

@@ -24,6 +24,7 @@
 
 #include <errno.h>
 #include <sys/fsuid.h>
+#include <sys/syscall.h>
 
 static int changed(int result)
 {
@@ -80,7 +81,7 @@ EXPORT int setreuid(uid_t ruid, uid_t euid)
     uid_t r, e, s;
 
     BOUND();
-    if (attachment_any() && getresuid(&r, &e, &s) == 0) {
+    if (attachment_any() && real.syscall(SYS_getresuid, &r, &e, &s) == 0) {
         bool saves = ruid != (uid_t)-1 || (euid != (uid_t)-1 && euid != r);
         becoming(KEPT(ruid, r), saves ? KEPT(euid, e) : s);
     }
@@ -93,7 +94,7 @@ EXPORT int setuid(uid_t uid)
 
     BOUND();
     /* Else all three become a user who may stay, or the effective one alone. */
-    if (attachment_any() && !serve_may_stay(uid) && getresuid(&r, &e, &s) == 0)
+    if (attachment_any() && !serve_may_stay(uid) && real.syscall(SYS_getresuid, &r, &e, &s) == 0)
         becoming(e == 0 ? uid : r, e == 0 ? uid : s);
     return became(uid, real.setuid(uid));
 }

@@ -28,10 +28,9 @@
 
 static bool names_us(const char *entry, size_t length)
 {
-    const char *slash = memrchr(entry, '/', length);
-    const char *base = slash ? slash + 1 : entry;
-
-    return strncmp(base, IMAGE_LIBRARY, strlen(IMAGE_LIBRARY)) == 0;
+    while (length > 0 && entry[length - 1] != '/')
+        length--;
+    return strncmp(entry + length, IMAGE_LIBRARY, strlen(IMAGE_LIBRARY)) == 0;
 }
 
 const char *image_preload(size_t *length)

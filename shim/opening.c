@@ -27,6 +27,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 /* ---- the umask ---- */
 
@@ -225,8 +226,11 @@ static int make_new(char *template, int suffix, int flags, int (*try)(const char
     if (!at)
         return (int)result_of(-EINVAL);
     for (int tries = 0; tries < 100; tries++) {
+        unsigned char random[6];
+        if (getrandom(random, sizeof(random), 0) != sizeof(random))
+            return -1;
         for (int i = 0; i < 6; i++)
-            at[i] = letters[arc4random_uniform(62)];
+            at[i] = letters[random[i] % 62];
         int result = try(template, flags);
         if (result >= 0 || errno != EEXIST)
             return result;

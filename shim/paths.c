@@ -275,7 +275,7 @@ static __attribute__((noinline)) bool resolve_long(int dirfd, const char *path, 
     if (!description) {
         if (!directory_path(dirfd, whole) || strlen(path) >= PATH_MAX)
             return false; /* the kernel's error */
-        strcat(strcat(whole, "/"), path);
+        strcpy(stpcpy(whole + strlen(whole), "/"), path);
         size_t offset = serve_match(whole);
         if (!offset || exim_policy(whole + offset) != EXIM_STORE)
             return false;

@@ -340,6 +340,6 @@ EXPORT sighandler_t sigset(int number, sighandler_t what)
         return SIG_ERR;
     sigemptyset(&one);
     sigaddset(&one, number);
-    sigprocmask(SIG_UNBLOCK, &one, &mask);
+    pthread_sigmask(SIG_UNBLOCK, &one, &mask);
     return sigismember(&mask, number) ? SIG_HOLD : before.sa_handler;
 }

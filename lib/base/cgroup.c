@@ -70,7 +70,7 @@ static int look_at_line(char *line, look_at *look, void *context)
 /* @list: the groups of a process, /proc/PID/cgroup, in less than @room bytes. */
 static int look_in_room(const char *list, size_t room, look_at *look, void *context)
 {
-    char text[room], *rest;
+    char text[room];
     int fd = open(list, O_RDONLY | O_CLOEXEC);
     ssize_t size = fd < 0 ? -1 : read(fd, text, room - 1);
     int found = size < 0 && errno != ENOENT ? -errno : 0;
@@ -82,7 +82,7 @@ static int look_in_room(const char *list, size_t room, look_at *look, void *cont
     if (size == (ssize_t)room - 1)
         return -ENAMETOOLONG;
     text[size] = '\0';
-    for (char *line = strtok_r(text, "\n", &rest); line && !found; line = strtok_r(NULL, "\n", &rest))
+    for (char *rest = text, *line; !found && (line = strsep(&rest, "\n"));)
         found = look_at_line(line, look, context);
     return found;
 }

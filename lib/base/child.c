@@ -5,6 +5,7 @@
 #include "base/child.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
 #include <sys/syscall.h>
@@ -22,7 +23,7 @@ int child_run(void (*run)(void *context), void *context)
     int saved = errno;
 
     sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, &old);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
     pid_t child = child_fork();
     if (child == 0) {
         run(context);
@@ -31,7 +32,7 @@ int child_run(void (*run)(void *context), void *context)
     int result = child < 0 ? -errno : 0;
     while (child > 0 && waitpid(child, NULL, __WCLONE) < 0 && errno == EINTR)
         ;
-    sigprocmask(SIG_SETMASK, &old, NULL);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
     errno = saved;
     return result;
 }

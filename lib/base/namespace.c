@@ -28,7 +28,7 @@ static int open_root(const char *path)
 
 static bool take_root(int root)
 {
-    return fchdir(root) == 0 && chroot(".") == 0;
+    return fchdir(root) == 0 && syscall(SYS_chroot, ".") == 0;
 }
 
 /* setns(2) makes the namespace's own root the process's: whoever lives in a chroot, this process or process 1, would
@@ -37,10 +37,10 @@ bool namespace_enter_first(bool (*accept)(const void *context), const void *cont
 {
     int own = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC), first = open("/proc/1/ns/mnt", O_RDONLY | O_CLOEXEC);
     int root = open_root("/"), firsts_root = open_root("/proc/1/root");
-    bool moved = own >= 0 && root >= 0 && firsts_root >= 0 && first >= 0 && setns(first, CLONE_NEWNS) == 0;
+    bool moved = own >= 0 && root >= 0 && firsts_root >= 0 && first >= 0 && syscall(SYS_setns, first, CLONE_NEWNS) == 0;
     bool there = moved && take_root(firsts_root) && accept(context);
 
-    if (moved && !there && (setns(own, CLONE_NEWNS) < 0 || !take_root(root)))
+    if (moved && !there && (syscall(SYS_setns, own, CLONE_NEWNS) < 0 || !take_root(root)))
         _exit(127); /* whatever this child does next would happen in the wrong place */
     for (int *fd = (int[]){own, first, root, firsts_root}, *end = fd + 4; fd < end; fd++) {
         if (*fd >= 0)

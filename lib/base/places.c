@@ -37,7 +37,7 @@ int places_parse_journal_file(const char *name, uint32_t *number)
 {
     char *end;
 
-    *number = (uint32_t)strtoul(name, &end, 10);
+    *number = (uint32_t)strtoull(name, &end, 10);
     return *end || end == name ? -1 : 0;
 }
 

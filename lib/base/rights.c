@@ -85,12 +85,13 @@ int rights_confine(pid_t parent, int out)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-    if (null < 0 || setsid() < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out < 0 ? null : out, STDOUT_FILENO) < 0 ||
-        dup2(null, STDERR_FILENO) < 0 || fd_close_range(STDERR_FILENO + 1, ~0U) < 0)
+    if (null < 0 || syscall(SYS_setsid) < 0 || dup2(null, STDIN_FILENO) < 0 ||
+        dup2(out < 0 ? null : out, STDOUT_FILENO) < 0 || dup2(null, STDERR_FILENO) < 0 ||
+        fd_close_range(STDERR_FILENO + 1, ~0U) < 0)
         return -errno;
     int result = keep_lent();
-    prctl(PR_SET_DUMPABLE, 0);
-    prctl(PR_SET_PDEATHSIG, SIGKILL); /* behind the change of uid, which takes it back */
+    syscall(SYS_prctl, PR_SET_DUMPABLE, 0);
+    syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL); /* behind the change of uid, which takes it back */
     return result == 0 && getppid() != parent ? -ESRCH : result;
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,15 +20,13 @@
 static void read_words(pid_t pid, char text[WORDS])
 {
     char path[32];
-    size_t size = 0;
 
     snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
-    FILE *file = pid > 0 ? fopen(path, "re") : NULL;
-    if (file) {
-        size = fread(text, 1, WORDS - 1, file);
-        fclose(file);
-    }
-    text[size] = '\0';
+    int fd = pid > 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    ssize_t size = fd < 0 ? 0 : read(fd, text, WORDS - 1);
+    if (fd >= 0)
+        close(fd);
+    text[size > 0 ? size : 0] = '\0';
 }
 
 uint64_t started_at(pid_t pid, char name[STARTED_NAME])

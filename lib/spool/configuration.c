@@ -18,7 +18,6 @@
 #include "config.h"
 #include "fastspool.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -45,6 +44,18 @@ static int refuse(const struct origin *origin, const char *what, const char *val
     return origin->line
                ? error_set(origin->error, -EINVAL, "%s:%d: %s `%.100s`", origin->file, origin->line, what, value)
                : error_set(origin->error, -EINVAL, "%s: %s `%.100s`", origin->file, what, value);
+}
+
+/* ---- letters: whatever the program's language is ---- */
+
+static char upper(char letter)
+{
+    return letter >= 'a' && letter <= 'z' ? (char)(letter - 'a' + 'A') : letter;
+}
+
+static bool is_space(char letter)
+{
+    return letter == ' ' || (letter >= '\t' && letter <= '\r');
 }
 
 /* ---- values ---- */
@@ -99,7 +110,7 @@ static int parse_memory(const char *text, uint64_t *bytes)
         *bytes = memory_there_is() / 100 * number;
         return 0;
     }
-    const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+    const char *unit = *end ? strchr(units, upper(*end)) : NULL;
     unsigned shift = unit ? 10 * (unsigned)(unit - units + 1) : 0;
     if ((*end && (!unit || end[1])) || number > UINT64_MAX >> shift || number == 0)
         return -1;
@@ -187,7 +198,7 @@ static bool is_user(const char *line, const char *name, unsigned long *uid)
 
     if (length == 0 || strncmp(line, name, length) != 0 || line[length] != ':' || !(number = strchr(password, ':')))
         return false;
-    *uid = strtoul(number + 1, &end, 10);
+    *uid = strtoull(number + 1, &end, 10);
     return number[1] >= '0' && number[1] <= '9' && *end == ':';
 }
 
@@ -233,7 +244,7 @@ static bool find_user(const char *name, unsigned long *uid)
 static int add_user(const struct origin *origin, const char *value, struct fastspool_config *config)
 {
     char *end;
-    unsigned long uid = strtoul(value, &end, 10);
+    unsigned long uid = strtoull(value, &end, 10);
 
     if (config->trusted_users == FASTSPOOL_TRUSTED_MAX)
         return refuse(origin, "too many trusted users; remove", value);
@@ -285,10 +296,10 @@ static int set(const struct origin *origin, struct fastspool_config *config, con
 
 static char *trim(char *text)
 {
-    while (isspace((unsigned char)*text))
+    while (is_space(*text))
         text++;
     size_t length = strlen(text);
-    while (length > 0 && isspace((unsigned char)text[length - 1]))
+    while (length > 0 && is_space(text[length - 1]))
         text[--length] = '\0';
     return text;
 }
@@ -405,7 +416,7 @@ static int load_environment(struct fastspool_config *config, char *error)
     for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
         char variable[40] = "FASTSPOOL_";
         for (size_t c = 0; keys[i][c]; c++)
-            variable[10 + c] = (char)toupper((unsigned char)keys[i][c]);
+            variable[10 + c] = upper(keys[i][c]);
         const struct origin origin = {.file = variable, .error = error};
         const char *value = getenv(variable);
         if (!value)

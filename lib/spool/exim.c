@@ -176,8 +176,11 @@ bool exim_family(const char *path, char data[PATH_MAX])
     size_t before = (size_t)(directory - path), place = strlen(rule->data), between = (size_t)(name + 1 - below);
     if (before + place + between + id_length + sizeof("-D") > PATH_MAX)
         return false;
-    char *end = mempcpy(mempcpy(mempcpy(data, path, before), rule->data, place), below, between);
-    memcpy(mempcpy(end, id, id_length), "-D", sizeof("-D"));
+    memcpy(data, path, before);
+    memcpy(data + before, rule->data, place);
+    memcpy(data + before + place, below, between);
+    memcpy(data + before + place + between, id, id_length);
+    memcpy(data + before + place + between + id_length, "-D", sizeof("-D"));
     return true;
 }
 

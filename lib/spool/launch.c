@@ -178,12 +178,12 @@ static void shed_scheduling(void)
     const struct sched_param normal = {0};
     cpu_set_t all;
 
-    sched_setscheduler(0, SCHED_OTHER, &normal);
-    setpriority(PRIO_PROCESS, 0, 0);
+    syscall(SYS_sched_setscheduler, 0, SCHED_OTHER, &normal);
+    syscall(SYS_setpriority, PRIO_PROCESS, 0, 0);
     memset(&all, 0xff, sizeof(all));
-    sched_setaffinity(0, sizeof(all), &all);
+    syscall(SYS_sched_setaffinity, 0, sizeof(all), &all);
     syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_NONE, 0));
-    prctl(PR_SET_TIMERSLACK, 50000UL); /* ns, as init has */
+    syscall(SYS_prctl, PR_SET_TIMERSLACK, 50000UL); /* ns, as init has */
     write_text("/proc/self/oom_score_adj", "0");
 }
 
@@ -230,7 +230,7 @@ static void shed_signals(void)
     for (size_t i = 0; i < sizeof(stray) / sizeof(*stray); i++)
         signal(stray[i], SIG_IGN);
     sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    pthread_sigmask(SIG_SETMASK, &none, NULL);
 }
 
 /* In the grandchild: undo what the mirror would inherit.  The program that starts it may have any limits, and a
@@ -312,7 +312,7 @@ static void detach(void *context)
 {
     const struct start *start = context;
 
-    setsid();
+    syscall(SYS_setsid);
     if (child_fork() == 0)
         start->become(start->fs);
 }

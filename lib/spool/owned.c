@@ -37,7 +37,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -258,7 +257,9 @@ static int check_above(const struct owned *owned)
     if (access(owned->top, F_OK) == 0 || errno != ENOENT)
         return 0;
     snprintf(above, sizeof(above), "%s", owned->top);
-    return check_attributes(owned, dirname(above), 0);
+    char *slash = strrchr(above, '/');
+    slash[slash == above] = '\0';
+    return check_attributes(owned, above, 0);
 }
 
 static int check_state(const struct owned *owned)

@@ -71,7 +71,7 @@ static bool is_roots(const struct stat *st)
     return S_ISDIR(st->st_mode) && st->st_uid == 0 && !(st->st_mode & 022);
 }
 
-/* ---- the file system ---- */
+/* ---- the file system: by system calls, as the loader looks up each function of libc in each process ---- */
 
 /* Open a directory of root's alone.  It is made if it is missing. */
 static int open_roots(int above, const char *path)
@@ -97,7 +97,7 @@ static int is_mounted(int fd)
 
 static int set(int context, const char *key, const char *value)
 {
-    return fsconfig(context, FSCONFIG_SET_STRING, key, value, 0) < 0 ? -errno : 0;
+    return syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, key, value, 0) < 0 ? -errno : 0;
 }
 
 /* As much of @bytes as the machine has. */
@@ -119,16 +119,18 @@ static int set_size(int context, uint64_t bytes)
 
 static int mount_over(int directory, uint64_t bytes)
 {
-    int context = fsopen("tmpfs", FSOPEN_CLOEXEC);
+    int context = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC);
 
     if (context < 0 || set(context, "source", "fastspool") < 0 || set(context, "mode", "0755") < 0 ||
         set_size(context, at_most(bytes)) < 0)
         return -errno;
     set(context, "huge", "within_size");
-    if (fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+    if (syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
         return -errno;
-    int mount = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
-    return mount < 0 || move_mount(mount, "", directory, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0
+    int mount =
+        (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    return mount < 0 || syscall(SYS_move_mount, mount, "", directory, "",
+                                MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0
                ? -errno
                : 0;
 }
@@ -153,8 +155,9 @@ static int enlarge(int top, uint64_t bytes)
         return -errno;
     if (st.f_blocks == 0 || (uint64_t)st.f_blocks * st.f_frsize >= bytes) /* the first: without a size */
         return 0;
-    int context = fspick(top, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH);
-    if (context < 0 || set_size(context, bytes) < 0 || fsconfig(context, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
+    int context = (int)syscall(SYS_fspick, top, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH);
+    if (context < 0 || set_size(context, bytes) < 0 ||
+        syscall(SYS_fsconfig, context, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
         return -errno;
     return 0;
 }

@@ -34,6 +34,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 int state_open_spool(struct fastspool *fs, const char *spool, struct stat *st, char *error)
@@ -73,7 +74,7 @@ int state_check_user(const struct fastspool_config *config, struct fastspool *fs
     uid_t starter = 0, user = 0, saved = 0;
     char owner[ERROR_USER];
 
-    getresuid(&starter, &user, &saved);
+    syscall(SYS_getresuid, &starter, &user, &saved);
     uid_t uid = is_trusted(config, spool, user) ? starter : user;
     if (is_trusted(config, spool, uid))
         uid = saved; /* this one may stop the process, and so may the starter */
