@@ -111,25 +111,18 @@ static __attribute__((noinline)) int open_on_disk(const struct store_path *targe
     return real.open(paths_real(target, real_path), flags, mode);
 }
 
-/* Does @path, of something foreign that is opened with @flags, lead to what descriptors_is_quiet() means?  So go down
- * from the root, name by name, those that trust no link (systemd's look-up of users). */
+/* Does @path, which is foreign by its text, lead to what descriptors_is_quiet() means?  So go down from the root, name
+ * by name, those that trust no link (systemd's look-up of users). */
 static bool stays_quiet(int dirfd, const char *path, int flags)
 {
-    if (!(flags & O_PATH))
-        return false;
     if (*path == '/')
         return path[1] == '\0';
-    return (flags & O_NOFOLLOW) && descriptors_is_quiet(dirfd) && !strchr(path, '/') && !paths_tells(path);
+    return (flags & O_NOFOLLOW) && descriptors_is_quiet(dirfd) && !strchr(path, '/');
 }
 
 static int open_foreign(int dirfd, const char *path, int flags, mode_t mode)
 {
-    int fd =
-        note_foreign(path, dirfd == AT_FDCWD ? real.open(path, flags, mode) : real.openat(dirfd, path, flags, mode));
-
-    if (fd >= 0 && serve_active() && stays_quiet(dirfd, path, flags))
-        descriptors_mark_quiet(fd);
-    return fd;
+    return note_foreign(path, dirfd == AT_FDCWD ? real.open(path, flags, mode) : real.openat(dirfd, path, flags, mode));
 }
 
 /* As open_on_disk(). */
@@ -150,7 +143,12 @@ static __attribute__((noinline)) int open_asked(int dirfd, const char *path, int
 
 static int open_at(int dirfd, const char *path, int flags, mode_t mode)
 {
-    return paths_foreign(dirfd, path) ? open_foreign(dirfd, path, flags, mode) : open_asked(dirfd, path, flags, mode);
+    if (!paths_foreign(dirfd, path))
+        return open_asked(dirfd, path, flags, mode);
+    int fd = open_foreign(dirfd, path, flags, mode);
+    if (fd >= 0 && (flags & O_PATH) && serve_active() && stays_quiet(dirfd, path, flags))
+        descriptors_mark_quiet(fd);
+    return fd;
 }
 
 EXPORT int open(const char *path, int flags, ...)

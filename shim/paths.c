@@ -181,7 +181,8 @@ static __attribute__((noinline)) uint32_t look_around(uint32_t before)
     return found;
 }
 
-bool paths_tells(const char *path)
+/* Has @path, which is relative, a "..", or a component that could be a served directory? */
+static bool tells(const char *path)
 {
     return exim_is_directory(path, (size_t)(strchrnul(path, '/') - path)) || exim_telling(path) || has_dot_dot(path);
 }
@@ -349,8 +350,8 @@ static bool is_foreign(int dirfd, const char *path)
     if (!*path)
         return true;
     if (dirfd != AT_FDCWD)
-        return descriptors_is_quiet(dirfd) && !paths_tells(path);
-    return !paths_tells(path) && works_elsewhere();
+        return descriptors_is_quiet(dirfd) && !tells(path);
+    return !tells(path) && works_elsewhere();
 }
 
 /* @path can be read, and its text does not say that it is another's. */

@@ -30,8 +30,6 @@ bool paths_foreign(int dirfd, const char *path);
  *  again. */
 bool paths_resolve_asked(int dirfd, const char *path, struct store_path *target);
 bool paths_follow_asked(int dirfd, const char *path, struct store_path *target);
-/** Has @path, which is relative, a "..", or a component with the name of a directory that Exim has in its spool? */
-bool paths_tells(const char *path);
 /** The description that @path, another name of a descriptor, leads to.  0: it is none. */
 uint32_t paths_description(const char *path);
 /** Does the path, which is not the store's, lead to a placeholder?  By a descriptor of another process, for example.
