@@ -26,14 +26,31 @@
 #include <errno.h>
 #include <syslog.h>
 
-#define SLICE NS_PER_S /* of a longer interval: the caller has more to do */
+#define SLICE      NS_PER_S        /* of a longer interval: the caller has more to do */
+#define TELL_EVERY (60 * NS_PER_S) /* of the same, said by one mirror after the other */
+
+bool committer_is_news(const struct fastspool *fs, int error)
+{
+    const struct mirror_state *mirror = &fs->header->mirror;
+    uint64_t told = LOAD(mirror->gave_up);
+
+    return !told || LOAD(mirror->gave_up_with) != error || clock_monotonic() - told >= TELL_EVERY;
+}
+
+void committer_gave_up(struct fastspool *fs, int error)
+{
+    STORE(fs->header->mirror.gave_up_with, error);
+    STORE(fs->header->mirror.gave_up, clock_monotonic());
+}
 
 static void tell(struct fastspool *fs, int result, const char *error)
 {
-    if (result < 0 && LOAD(fs->header->tickets.commit_error) != result)
+    if (result < 0 && LOAD(fs->header->tickets.commit_error) != result && committer_is_news(fs, result))
         syslog(LOG_MAIL | LOG_ERR, "%s: commit: %s", fs->spool, error);
-    if (result == 0 && LOAD(fs->header->tickets.commit_error))
+    if (result == 0 && (LOAD(fs->header->tickets.commit_error) || LOAD(fs->header->mirror.gave_up)))
         syslog(LOG_MAIL | LOG_NOTICE, "%s: commits succeed again", fs->spool);
+    if (result == 0)
+        STORE(fs->header->mirror.gave_up, 0);
 }
 
 /* Nothing could be captured, because of @error; or nothing is to be written, and what was lost is back, as where a disk

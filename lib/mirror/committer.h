@@ -39,6 +39,12 @@ int committer_seal(struct committer *committer, const char *why);
  *  sign of life. */
 bool committer_gather(struct committer *committer, bool (*ending)(const struct fastspool *fs));
 
+/** Is this error of a try worth a line in syslog?  Not where a mirror has given up with the same, and said so, less
+ * than a minute ago: the next ones meet what it has met. */
+bool committer_is_news(const struct fastspool *fs, int error);
+/** A mirror that can't write gives up, with this error, and says so. */
+void committer_gave_up(struct fastspool *fs, int error);
+
 /** A sign of life, for `fastspool status`. */
 void committer_beat(struct fastspool *fs);
 

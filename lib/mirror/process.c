@@ -121,7 +121,7 @@ static bool is_of_this_process(int error)
 }
 
 /* Of a try with this result: has this process been unable to write for GIVE_UP?  *@since: when that began, or 0. */
-static bool gives_up(const struct fastspool *fs, int result, uint64_t *since)
+static bool gives_up(struct fastspool *fs, int result, uint64_t *since)
 {
     char sentence[FASTSPOOL_ERROR_MAX];
 
@@ -134,7 +134,10 @@ static bool gives_up(const struct fastspool *fs, int result, uint64_t *since)
     snprintf(sentence, sizeof(sentence),
              "this mirror can't write to %.200s: %s; it ends, so that one in other surroundings may try", fs->state,
              strerrordesc_np(-result));
-    complain(fs->spool, sentence);
+    if (committer_is_news(fs, result)) {
+        complain(fs->spool, sentence);
+        committer_gave_up(fs, result);
+    }
     STORE(fs->header->tickets.commit_error, 0); /* those that come to wait now wait for the next mirror */
     return true;
 }
@@ -456,7 +459,7 @@ static int open_journal(struct journal *journal, struct fastspool *fs, uint64_t 
             (result = check_chain(journal, fs, shared, error)) < 0) &&
            !is_ending(fs) && !gives_up(fs, result, &since)) {
         explain_refusal(fs, result, error);
-        if (LOAD(fs->header->tickets.commit_error) != result)
+        if (LOAD(fs->header->tickets.commit_error) != result && committer_is_news(fs, result))
             complain(fs->spool, error);
         capture_fail(fs, result);
         committer_beat(fs);

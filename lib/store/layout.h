@@ -21,7 +21,7 @@
 #include <stdint.h>
 
 /** Changes with every structure below.  A library serves no segment of another version. */
-#define LAYOUT_VERSION 15
+#define LAYOUT_VERSION 16
 #define LAYOUT_MAGIC   UINT64_C(0x314c4f4f50535446) /* "FTSPOOL1" */
 
 /** By this the fastspool command finds in the library's file which version its stores have.  All versions keep the
@@ -204,14 +204,18 @@ struct tickets_state {
 
 /** lib/mirror/process.c, lib/spool/launch.c: the mirror process.  All atomic. */
 struct mirror_state {
-    uint64_t starting; /* CLOCK_MONOTONIC ns of the last start of a mirror: one process starts it at a time */
-    uint64_t beat;     /* CLOCK_MONOTONIC ns of its last sign of life */
-    uint64_t lock;     /* number of the file that it has locked (lib/mirror/alone.c); 0: there was none yet */
-    uint64_t told;     /* the sign of life that was its last one when syslog was told that no other came (await.c) */
-    uint32_t wanted;   /* futex of the mirror: counts the calls that came to wait for a commit */
-    uint32_t ending;   /* 1: `fastspool stop` wants it to end; a new mirror sets it to 0 */
-    int32_t pid;       /* for a reader's eyes: nothing acts on it but where the kernel says the same (alone.c) */
-    uint32_t enough;   /* the count of `wanted` that wakes the mirror; atomic */
+    uint64_t starting;    /* CLOCK_MONOTONIC ns of the last start of a mirror: one process starts it at a time */
+    uint64_t beat;        /* CLOCK_MONOTONIC ns of its last sign of life */
+    uint64_t lock;        /* number of the file that it has locked (lib/mirror/alone.c); 0: there was none yet */
+    uint64_t told;        /* the sign of life that was its last one when syslog was told that no other came (await.c) */
+    uint64_t gave_up;     /* CLOCK_MONOTONIC ns of the last line to syslog about one that could not write and ended;
+                             0: commits have succeeded since (committer.c) */
+    uint32_t wanted;      /* futex of the mirror: counts the calls that came to wait for a commit */
+    uint32_t ending;      /* 1: `fastspool stop` wants it to end; a new mirror sets it to 0 */
+    int32_t pid;          /* for a reader's eyes: nothing acts on it but where the kernel says the same (alone.c) */
+    uint32_t enough;      /* the count of `wanted` that wakes the mirror; atomic */
+    int32_t gave_up_with; /* the negative errno of that */
+    uint32_t zero;
 };
 
 enum view_status {

@@ -5,6 +5,7 @@
 Each mistake is told by `fastspool doctor`, and `fastspool doctor --start`, which a service runs before Exim, refuses the
 start with the same words.  `fastspool enable` and `disable` change nothing but what they say.
 """
+import collections
 import concurrent.futures
 import contextlib
 import fcntl
@@ -2455,7 +2456,9 @@ def a_disk_of_the_journal(exim):
 @test(library=True, main=QUEUE_ONLY)
 def a_disk_that_becomes_read_only(exim):
     """An error makes the busy file system read-only, as ext4 does by itself: no mail is taken, status says what to do, and that does
-    it, without loss.  By hand it can't be made so, beside a mirror."""
+    it, without loss.  One mirror after the other gives up, and syslog has each line of them once a minute.  By hand the file system
+    can't be made so, beside a mirror."""
+    log = Log()
     with well(exim) as disk:
         def sends():
             with contextlib.closing(Client()) as client:
@@ -2463,9 +2466,17 @@ def a_disk_that_becomes_read_only(exim):
         busy = subprocess.run(["mount", "-o", "remount,ro", disk.place], capture_output=True)
         check(busy.returncode != 0 and b"busy" in busy.stderr, f"{busy}")
         check(sends() == 250, "mail is refused")
+        mirrors, began = {0}, time.monotonic()
         subprocess.run(["mount", "-o", "remount,abort", disk.place], check=True)
         check(sends() == 451, "mail is taken that no disk has")
         status_tells(exim, 2, "its disk is read-only, and Exim takes no mail", "unmount it, run fsck, mount it")
+
+        def others():
+            mirrors.add(exim.status()["mirror_pid"])
+            return sends() == 451 and len(mirrors) > 4
+        wait_for(others, "three mirrors have given up")
+        said = collections.Counter(log.lines("this mirror can't write to") + log.lines(": commit: "))
+        check(len(said) > 1 and max(said.values()) <= 1 + (time.monotonic() - began) // 60, f"{said}")
         exim.stop()
         wait_for(lambda: subprocess.run(["umount", disk.place], stderr=subprocess.DEVNULL).returncode == 0, "the mirror has ended")
         check(subprocess.run(["e2fsck", "-fy", disk.image], capture_output=True).returncode == 1, "e2fsck mends nothing")
