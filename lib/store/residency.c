@@ -227,7 +227,7 @@ uint64_t residency_largest(const struct header *header)
              blocks = most > tables ? (most - tables) / BLOCK_SIZE : 0;
 
     blocks -= (blocks + INDEX_ENTRIES - 1) / INDEX_ENTRIES; /* which tell where the others are */
-    return blocks * BLOCK_SIZE;
+    return (blocks < FILE_BLOCKS_MAX ? blocks : FILE_BLOCKS_MAX) * BLOCK_SIZE;
 }
 
 bool residency_must_wait(const struct fastspool *fs, const struct inode *inode)

@@ -9,6 +9,7 @@
 #include "store/change.h"
 #include "store/descriptions.h"
 #include "store/inodes.h"
+#include "store/segment.h"
 #include "store/store.h"
 
 #include <criterion/criterion.h>
@@ -75,6 +76,16 @@ Test(data, too_big)
     cr_assert_eq(fastspool_pwrite(fs, d, "ab", 2, (4 + 1024 + 1024L * 1024) * 4096L - 1), -EFBIG);
     cr_assert_eq(fastspool_ftruncate(fs, d, (4 + 1024 + 1024L * 1024) * 4096L + 1), -EFBIG);
     cr_assert_eq(fs->header->blocks.used, 0);
+}
+
+/* However much memory there is, no larger file is promised. */
+Test(data, largest_is_possible)
+{
+    struct fastspool_status status;
+
+    segment_limit(fs->header, UINT64_C(64) << 30);
+    cr_assert_eq(fastspool_status(fs, &status), 0);
+    cr_assert_eq(status.largest_bytes, (4 + 1024 + 1024L * 1024) * 4096L);
 }
 
 /* Random writes, truncations and reads agree with a plain array. */
