@@ -22,7 +22,7 @@
  *   - A function with the name of a system call behaves and fails like it, unless its comment says otherwise.
  *
  * Rules
- *   - Threads: any number of threads may call at once.  Only fastspool_detach() must be the last call.
+ *   - Threads: any number of threads may call at once.  fastspool_detach() must be the last call.
  *   - Signals: a signal handler must not call while it interrupts another call, and must not leave one by longjmp.
  *     (The preloaded library holds signals off by itself.)  A handler that runs in a wait does not end it, except in
  *     fastspool_lock() with F_SETLKW.
@@ -103,7 +103,7 @@ struct fastspool_config {
     char spool[FASTSPOOL_SPOOLS_MAX][FASTSPOOL_PATH_MAX];     /* absolute paths, as configured */
     size_t spools;                                            /* 0: none configured, no default exists */
     enum fastspool_durability durability;                     /* default FASTSPOOL_ACKED */
-    uint64_t memory;                                          /* bytes of the segment; 0, default: a quarter of RAM */
+    uint64_t memory;                                          /* bytes; 0: 25% of the machine's or control group's */
     uint64_t flush_interval;                                  /* nanoseconds, default 100 ms */
     char state[FASTSPOOL_PATH_MAX];                           /* "" = SPOOL/.fastspool */
     char runtime[FASTSPOOL_PATH_MAX];                         /* "": root's tmpfs, else /dev/shm */
@@ -126,8 +126,8 @@ int fastspool_config_load(struct fastspool_config *config, const char *path, boo
 
 /** Attach the spool directory @spool (absolute).  Creates the store if there is none, recovers it after a reboot,
  *  starts the mirror if none runs, and waits until the store is ready.  A process that root has started also starts the
- *  view, if @config->view, and does not wait for it.  (A trusted user's process neither creates nor
- *  starts.  One of root's or the owner's gives the trusted users their rights, and takes those of others away.)
+ *  view, if @config->view, and does not wait for it.  (A trusted user's process creates and starts nothing.  One of
+ *  root's or the owner's gives the trusted users their rights, and takes those of others away.)
  *  Ownership: *@out is the caller's until fastspool_detach(); @config is read during the call alone.
  *  Errors, with a sentence in @error:
  *    -ENOENT, -ENOTDIR   there is no such spool; for a trusted user also: no store
@@ -219,9 +219,9 @@ int fastspool_fsync(struct fastspool *fs, int description);
 int fastspool_lock(struct fastspool *fs, int description, int command, struct flock *lock);
 
 /** For a server that holds locks for several owners.  fastspool_lock_owner(): a descriptor, the caller's, that stands
- * for a new owner; close(2) drops its locks.  fastspool_lock_for(): fastspool_lock() for @owner.  Locks of an owner and
- * those of a process with fastspool_lock() exclude each other; F_GETLK gives -1 as the process of an owner's lock.  A
- * deadlock is not found.  A process that has locks of its own must not do this: the close would drop them. */
+ *  for a new owner; close(2) drops its locks.  fastspool_lock_for(): fastspool_lock() for @owner.  Locks of an owner
+ *  and those of a process with fastspool_lock() exclude each other; F_GETLK gives -1 as the process of an owner's lock.
+ *  A deadlock is not found.  A process that has locks of its own must not do this: the close would drop them. */
 int fastspool_lock_owner(struct fastspool *fs);
 int fastspool_lock_for(struct fastspool *fs, int description, int owner, int command, struct flock *lock);
 
