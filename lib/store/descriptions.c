@@ -245,7 +245,8 @@ static void free_number(struct fastspool *fs, uint32_t d)
     table_give(fs, TABLE_DESCRIPTIONS, d);
 }
 
-/* An open description becomes a pooled one, and its inode is open once less. */
+/* An open description becomes a pooled one, and its inode is open once less.  Returns 1 if somebody waits for a lock
+ * that was noted by it. */
 static int release_inode(struct fastspool *fs, uint32_t d)
 {
     const struct description *description = description_at(fs, d);
@@ -254,14 +255,14 @@ static int release_inode(struct fastspool *fs, uint32_t d)
 
     if (!inode_valid(fs, i) || inode->generation != description->generation || inode->opens == 0)
         return section_damaged(fs, "a description leads to no file");
-    if (description->locker)
-        noted_forget(fs, d);
+    const int awaited = description->locker && noted_forget(fs, d);
     SET_PAIR(fs, description->state, DESCRIPTION_POOLED, inode->opens, inode->opens - 1);
     if (inode->opens > 0)
-        return 0;
+        return awaited;
     if (inode->flags & INODE_LOCKS_KERNELS)
         SET(fs, inode->flags, (uint16_t)(inode->flags & ~INODE_LOCKS_KERNELS));
-    return orphans_drop(fs, i);
+    int result = orphans_drop(fs, i);
+    return result < 0 ? result : awaited;
 }
 
 /* Free a description that no process holds, if it still has this cookie. */
@@ -275,7 +276,7 @@ static int discard(struct fastspool *fs, void *argument)
         return 0;
     if (description->state == DESCRIPTION_OPEN)
         result = release_inode(fs, pooled->key);
-    if (result == 0)
+    if (result >= 0)
         free_number(fs, pooled->key);
     return result;
 }
@@ -540,7 +541,7 @@ static int pool_again(struct fastspool *fs, void *argument)
         return -EBADF;
     if (description->state == DESCRIPTION_OPEN)
         result = release_inode(fs, pooled->key);
-    if (result == 0 && description->pooled_at != 0 && description->pooled_at != LOST)
+    if (result >= 0 && description->pooled_at != 0 && description->pooled_at != LOST)
         SET(fs, description->pooled_at, 0); /* it keeps its lock */
     return result;
 }
@@ -576,17 +577,20 @@ static int close_unshared(struct fastspool *fs, struct pool *pool, struct pooled
     }
     STORE(place->key, key | IDLE);
     count(pool, 1, -1);
-    return 0;
+    return result;
 }
 
-/* Another process may hold it, too: the kernel knows. */
-static int close_shared(struct fastspool *fs, struct pooled *pooled)
+/* Another process may hold it, too: the kernel knows, if it @asks.  The lock that is noted by it is this one's alone.
+ */
+static int close_shared(struct fastspool *fs, struct pooled *pooled, bool asks)
 {
-    int held = LOAD(description_at(fs, pooled->key)->pooled_at) == LOST ? 1 : is_held(fs, pooled->key);
+    const struct description *description = description_at(fs, pooled->key);
+    int awaited = noted_by(fs, pooled->key) ? noted_drop(fs, pooled->key, description->inode) : 0;
+    int result = LOAD(description->pooled_at) == LOST || !asks ? 1 : is_held(fs, pooled->key);
 
-    if (held != 0)
-        return held < 0 ? held : 0;
-    return change_run(fs, discard, pooled);
+    if (result == 0)
+        result = change_run(fs, discard, pooled);
+    return result < 0 ? result : awaited;
 }
 
 /* @asks: of one that others may hold, too, whether they do. */
@@ -605,17 +609,19 @@ static int close_one(struct fastspool *fs, uint32_t description, bool asks)
             struct pooled pooled = *place;
             pooled.key = description;
             close_held(pool_empty(pool, place));
-            result = asks ? close_shared(fs, &pooled) : 0;
+            result = close_shared(fs, &pooled, asks);
         }
     } else {
         struct pooled inherited = {.key = description, .cookie = description_at(fs, description)->cookie};
         if (!valid_description(fs, description) || LOAD(description_at(fs, description)->state) != DESCRIPTION_OPEN)
             return -EBADF;
-        result = asks ? close_shared(fs, &inherited) : 0;
+        result = close_shared(fs, &inherited, asks);
     }
-    if (result >= 0 && LOAD(fs->header->tree.orphans))
-        result = orphans_free(fs);
-    return result < 0 ? result : 0;
+    if (result >= 0 && LOAD(fs->header->tree.orphans)) {
+        int freed = orphans_free(fs);
+        return freed < 0 ? freed : result;
+    }
+    return result;
 }
 
 int descriptions_close(struct fastspool *fs, uint32_t description)
@@ -691,7 +697,7 @@ void descriptions_pool_close(struct fastspool *fs)
                 continue;
             close_held(pooled.fd);
             close_held(pooled.spill);
-            close_shared(fs, &pooled);
+            close_shared(fs, &pooled, true);
         }
         if (page != &fs->pool)
             munmap(page, sizeof(*page));

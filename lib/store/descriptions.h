@@ -23,7 +23,8 @@ int descriptions_give(struct fastspool *fs, uint32_t description, bool few);
 /** In a section: make it an open file. */
 int descriptions_open(struct fastspool *fs, uint32_t description, uint32_t inode, int flags);
 /** The process has closed its last descriptor of the description.  If no fork, exec or message can have copied it, it
- *  goes back to the pool.  Otherwise the last process to close it frees it. */
+ *  goes back to the pool.  Otherwise the last process to close it frees it.  What this process has noted by it ends.
+ *  Returns 1 if somebody waits for that. */
 int descriptions_close(struct fastspool *fs, uint32_t description);
 /** The same, by a process that leaves the store.  The kernel isn't asked whether another process holds it:
  *  that one frees it, or descriptions_reap() does. */

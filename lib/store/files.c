@@ -266,10 +266,7 @@ int fastspool_close(struct fastspool *fs, int description)
     uint32_t inode, generation;
     int result = descriptions_file(fs, (uint32_t)description, &inode, &generation);
 
-    if (result < 0)
-        return result;
-    locks_drop(fs, (uint32_t)description, inode);
-    return descriptions_close(fs, (uint32_t)description);
+    return result < 0 ? result : locks_close(fs, (uint32_t)description, inode);
 }
 
 /* ---- reading and writing ---- */

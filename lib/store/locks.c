@@ -130,6 +130,20 @@ void locks_drop(struct fastspool *fs, uint32_t description, uint32_t inode)
         unlock_range(fs, inode);
 }
 
+int locks_close(struct fastspool *fs, uint32_t description, uint32_t inode)
+{
+    const bool ends = noted_by(fs, description); /* with the description: one section less */
+
+    if (!ends)
+        locks_drop(fs, description, inode);
+    else if (remembered(place_of(fs, inode)))
+        unlock_range(fs, inode);
+    int result = descriptions_close(fs, description);
+    if (ends && result > 0)
+        noted_tell(fs, move);
+    return result < 0 ? result : 0;
+}
+
 /* Convert the range of @lock to an offset and a length in the file. */
 static int absolute_range(struct fastspool *fs, const struct description *description, uint32_t inode,
                           const struct flock *lock, int64_t *start, int64_t *length)

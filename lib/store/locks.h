@@ -17,6 +17,8 @@ int locks_control_for(struct fastspool *fs, uint32_t description, int owner, int
 int locks_owner(struct fastspool *fs);
 /** A descriptor of this file is being closed: POSIX drops the process's locks on it. */
 void locks_drop(struct fastspool *fs, uint32_t description, uint32_t inode);
+/** As locks_drop(), then descriptions_close(): 0 or a negative errno. */
+int locks_close(struct fastspool *fs, uint32_t description, uint32_t inode);
 /** In the child of a fork: it holds none of its parent's locks. */
 void locks_after_fork_child(void);
 

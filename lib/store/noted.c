@@ -9,7 +9,7 @@
  * The happy path: a process takes a lock, and no other wants one there before it unlocks or closes.
  *   - A process that notes for the first time takes the kernel's lock of one byte of the lock file, whose number is its
  *     pid, and keeps it: the kernel tells of its death.  (That is in the range of inode 0, which no file has.)
- *   - A note costs a section, and so does its end.
+ *   - A note costs a section, and so does its end, but by the close of its description, which ends it in its own.
  *
  * When another one wants a lock on the file:
  *   - It is in the way of the note: the process of the note is asked for.  If that lives, F_SETLK fails.  F_SETLKW
@@ -94,10 +94,14 @@ static void clear(struct fastspool *fs, uint32_t d, uint32_t inode)
     SET_PAIR(fs, description_at(fs, d)->locker, 0, *flags, (uint16_t)(*flags & ~(INODE_NOTED | INODE_AWAITED)));
 }
 
-void noted_forget(struct fastspool *fs, uint32_t d)
+bool noted_forget(struct fastspool *fs, uint32_t d)
 {
+    const uint32_t inode = description_at(fs, d)->inode;
+    const bool awaited = inode_at(fs, inode)->flags & INODE_AWAITED;
+
     if (description_at(fs, d)->locker)
-        clear(fs, d, description_at(fs, d)->inode);
+        clear(fs, d, inode);
+    return awaited;
 }
 
 /* The pid under which this process notes, with LEAVING; 0: under none.  A forked child has noted nothing. */
@@ -292,6 +296,13 @@ bool noted_on(const struct fastspool *fs, uint32_t inode)
 bool noted_any(const struct fastspool *fs)
 {
     return noting(fs) != 0;
+}
+
+bool noted_by(const struct fastspool *fs, uint32_t d)
+{
+    const uint32_t locker = LOAD(description_at(fs, d)->locker);
+
+    return locker != 0 && locker == (noting(fs) & ~LEAVING);
 }
 
 bool noted_lives(const struct fastspool *fs, const struct noted *note)

@@ -60,7 +60,9 @@ int noted_wait(struct fastspool *fs, const struct noted *note, int fd, int comma
 /** A noted lock of this process has ended, and somebody waits for it: end the wait.  @move takes what the process has
  *  noted elsewhere to the kernel: as noted_end(), with `moved` set; a negative errno: it could not. */
 void noted_tell(struct fastspool *fs, int (*move)(struct fastspool *fs, struct noted *note));
-/** In a section: a description is not open any more.  What its process had noted there, and left, ends. */
-void noted_forget(struct fastspool *fs, uint32_t description);
+/** Has this process noted a lock by the description?  Without a section. */
+bool noted_by(const struct fastspool *fs, uint32_t description);
+/** In a section: a description is not open any more.  What is noted there ends.  Does anybody wait for that? */
+bool noted_forget(struct fastspool *fs, uint32_t description);
 
 #endif

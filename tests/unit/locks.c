@@ -7,6 +7,7 @@
 #include "base/atomic.h"
 #include "fastspool.h"
 #include "fixture.h"
+#include "store/descriptions.h"
 #include "store/layout.h"
 #include "store/mutex.h"
 #include "store/noted.h"
@@ -204,6 +205,38 @@ Test(locks, no_system_call)
     cr_assert_eq(count_system_calls(victim), 0);
     kill(victim, SIGKILL);
     waitpid(victim, NULL, 0);
+}
+
+/* A close ends what is noted by its description in one section. */
+Test(locks, close_is_one_section)
+{
+    int d = opened("f", O_RDWR | O_CREAT);
+
+    cr_assert_eq(lock(d, F_WRLCK, 0, 10), 0);
+    cr_assert(noted(d));
+    const uint64_t before = fs->header->history_count;
+    cr_assert_eq(fastspool_close(fs, d), 0);
+    cr_assert_eq(fs->header->history_count, before + 1);
+    cr_assert_not(noted(d));
+}
+
+/* It does so, too, where another process holds the description and keeps it open. */
+Test(locks, close_of_a_shared_one)
+{
+    int d = opened("f", O_RDWR | O_CREAT);
+
+    cr_assert_eq(lock(d, F_WRLCK, 0, 10), 0);
+    descriptions_shared(fs);
+    pid_t holder = fork();
+    if (holder == 0) {
+        pause();
+        _exit(0);
+    }
+    cr_assert_eq(fastspool_close(fs, d), 0);
+    cr_assert_eq(description_at(fs, (uint32_t)d)->state, DESCRIPTION_OPEN);
+    cr_assert_not(noted(d));
+    kill(holder, SIGKILL);
+    waitpid(holder, NULL, 0);
 }
 
 /* Another command than the three is refused, and does nothing: F_OFD_SETLK would be another owner's lock. */
