@@ -14,6 +14,7 @@
  *   - The library was written over in its place, or its mode was changed: its time of change is later.
  *   - The process is the child of another Exim: its start does not say when the loader did its work for that one.  (A
  *     daemon is a fork, too, of one that has ended at once: MARGIN covers that.)
+ *   - The process has ended, and another one has its number: what is read of both is of neither.
  *   - LD_LIBRARY_PATH is set for this command: the loader's own directories can't be told from those.
  *   - This process may not look, as root in a container.
  */
@@ -48,17 +49,15 @@ static bool runs(pid_t pid, const struct stat *image)
     return stat(path, &st) == 0 && is_same(&st, image);
 }
 
-/* Has the loader begun its work after @changed? */
-static bool has_begun_since(pid_t pid, const struct timespec *changed)
+/* Of a process that was @started: has the loader begun its work after @changed? */
+static bool has_begun_since(uint64_t started, const struct timespec *changed)
 {
-    char name[STARTED_NAME];
     struct timespec boot, real;
-    uint64_t started = started_at(pid, name);
 
     clock_gettime(CLOCK_BOOTTIME, &boot);
     clock_gettime(CLOCK_REALTIME, &real);
     uint64_t since_boot = clock_nanoseconds(&real) - clock_nanoseconds(&boot);
-    return started && clock_nanoseconds(changed) + MARGIN < since_boot + started;
+    return clock_nanoseconds(changed) + MARGIN < since_boot + started;
 }
 
 /* Does the loader look there by itself? */
@@ -82,9 +81,11 @@ static bool is_searched(const char *directory)
 
 bool proof_of(pid_t pid, const char *exim, const struct stat *library)
 {
+    char name[STARTED_NAME];
     struct stat image;
+    uint64_t started = started_at(pid, name);
 
-    return stat(exim, &image) == 0 && runs(pid, &image) && !runs(started_parent(pid), &image) &&
-           maps_has(pid, "/" EXIMS_LIBRARY, library) && has_begun_since(pid, &library->st_ctim) &&
-           is_searched(FASTSPOOL_TRUSTED_LIBDIR);
+    return started && stat(exim, &image) == 0 && runs(pid, &image) && !runs(started_parent(pid), &image) &&
+           maps_has(pid, "/" EXIMS_LIBRARY, library) && has_begun_since(started, &library->st_ctim) &&
+           is_searched(FASTSPOOL_TRUSTED_LIBDIR) && started_at(pid, name) == started;
 }
