@@ -9,6 +9,8 @@
  *  - Any error aborts the transaction, and the database holds the checkpoint before.
  *  - A full disk is -ENOSPC, damage -EBADMSG, anything else that LMDB may return -EIO with LMDB's sentence.
  *  - The file is missing in its directory, or empty: -ENODATA, and nothing is made there, as LMDB would.
+ *  - Where each block is written to a new place, as by btrfs, LMDB's stores to its lock file need room, too, which this
+ *    asks for before it opens.  Later they are a SIGBUS (database_lacks_room()).
  *  - After a commit that failed the environment is closed, so that the next one reads the disk anew.
  *
  * The map is as large as it may ever be from the start, so it is never resized.  It is not writable, so a stray store
@@ -27,9 +29,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <libgen.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -129,6 +134,30 @@ static int wait_for_lock(int fd)
     return EAGAIN;
 }
 
+/* Why can't a block be written in directory @path? */
+static int why_no_room(const char *path)
+{
+    static const char block[4096];
+    int fd = open(path, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    int code = fd < 0 || pwrite(fd, block, sizeof(block), 0) < 0 ? errno : ENOSPC; /* by now there is room */
+
+    if (fd >= 0)
+        close(fd);
+    return code;
+}
+
+/* Can the lock file @fd in directory @path be written to through memory?  (A kernel before 5.14 can't be asked.) */
+static int try_stores(int fd, const char *path)
+{
+    void *map = mmap(NULL, LOCK_FILE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+    if (map == MAP_FAILED)
+        return errno;
+    bool full = madvise(map, LOCK_FILE, MADV_POPULATE_WRITE) < 0 && errno == EFAULT;
+    munmap(map, LOCK_FILE);
+    return full ? why_no_room(path) : 0;
+}
+
 /* LMDB maps its lock file and writes to it: a SIGBUS on a full disk.  So its blocks are allocated first.  (This process
  * has no other descriptor of the file, so closing this one drops no lock.) */
 static int prepare_lock_file(const char *path)
@@ -141,9 +170,39 @@ static int prepare_lock_file(const char *path)
         return errno;
     int code = posix_fallocate(fd, 0, LOCK_FILE);
     if (code == 0)
+        code = try_stores(fd, path);
+    if (code == 0)
         code = wait_for_lock(fd);
     close(fd);
     return code;
+}
+
+static struct {
+    uintptr_t begin, end; /* empty: nowhere, or there is no /proc */
+    char directory[FASTSPOOL_PATH_MAX + 32];
+} lock_map; /* where this process has mapped the lock file */
+
+static void find_lock_map(const char *path)
+{
+    static const char name[] = "/" LOCK_NAME "\n";
+    char line[PATH_MAX + 128];
+    FILE *maps = fopen("/proc/self/maps", "re");
+
+    while (maps && fgets(line, sizeof(line), maps)) {
+        size_t length = strlen(line);
+        if (length > strlen(name) && strcmp(line + length - strlen(name), name) == 0)
+            sscanf(line, "%" SCNxPTR "-%" SCNxPTR, &lock_map.begin, &lock_map.end);
+    }
+    if (maps)
+        fclose(maps);
+    snprintf(lock_map.directory, sizeof(lock_map.directory), "%s", path);
+}
+
+int database_lacks_room(const void *fault)
+{
+    bool is_in_map = (uintptr_t)fault >= lock_map.begin && (uintptr_t)fault < lock_map.end;
+
+    return is_in_map ? -why_no_room(lock_map.directory) : 0;
 }
 
 static int open_environment(struct database *database, const char *path)
@@ -166,6 +225,8 @@ static int open_environment(struct database *database, const char *path)
         if (code != 0)
             database_close(database);
     }
+    if (code == 0)
+        find_lock_map(path);
     return code;
 }
 
@@ -319,6 +380,7 @@ void database_close(struct database *database)
     if (database->environment)
         mdb_env_close(database->environment);
     database->environment = NULL;
+    lock_map.begin = lock_map.end = 0;
 }
 
 /* ---- shared by threads ---- */

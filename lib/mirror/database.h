@@ -44,6 +44,9 @@ static inline MDB_val database_key(const struct format_key *key)
  *  with a sentence: nothing is open; -EBADMSG: it is damaged.  Once in a process. */
 int database_open(struct database *database, const char *path, char error[FASTSPOOL_ERROR_MAX]);
 void database_close(struct database *database);
+/** Was @fault, the address of a SIGBUS, in the lock file, which LMDB writes to through memory?  Then its disk has no
+ *  room for that: why, -ENOSPC or -EDQUOT; otherwise 0.  For a signal handler. */
+int database_lacks_room(const void *fault);
 /** Is @path a directory without the database's file, as one whose disk is not mounted, or with one that is empty, as an
  *  operator's slip leaves it? */
 bool database_is_emptied(const char *path);

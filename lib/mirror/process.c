@@ -20,7 +20,8 @@
  *    Nothing on disk is touched.
  *  - LMDB reads a bad page (it follows its pages without checking them all): SIGSEGV, SIGBUS or SIGABRT.  In recovery
  *    this means that the database is damaged.  In a page-in or a checkpoint it ends this process, and the waiters get
- *    an error.
+ *    an error.  A SIGBUS in LMDB's lock file is no damage, but a disk without room (database_lacks_room()): the next
+ *    mirror waits for that.
  *  - A commit fails: the waiters get the error, and the commit is tried again.
  *  - The lock of the store is not to be had, and the mirror is to end: it ends without the last commit.
  *  - This process may not write (a read-only view of the disk, a limit, missing rights, EIO) for GIVE_UP: it says so
@@ -212,12 +213,27 @@ static void publish_state(struct fastspool *fs, uint32_t state, const char *fail
     futex_wake(&fs->header->state);
 }
 
+/* Not damage: the next mirror waits for room. */
+static void tell_no_room(int error)
+{
+    if (LOAD(served->header->state) == SEGMENT_RECOVERING) {
+        section_failure(served, "the database can't be written to: its disk has no room, or a quota is reached");
+        STORE(served->header->recovery.error, error);
+    } else {
+        capture_fail(served, error);
+    }
+    _exit(1);
+}
+
 /* LMDB reads through a map, and follows its pages without checking them all: a damaged page may end here. */
-static void on_fault(int signal_number)
+static void on_fault(int signal_number, siginfo_t *info, void *context)
 {
     static const char failure[] = "the database is damaged: reading it ended in a fault";
 
-    (void)signal_number;
+    (void)context;
+    int no_room = signal_number == SIGBUS ? database_lacks_room(info->si_addr) : 0;
+    if (no_room)
+        tell_no_room(no_room);
     if (LOAD(served->header->state) == SEGMENT_RECOVERING) {
         section_failure(served, failure);
         publish_state(served, SEGMENT_FAILED, NULL);
@@ -232,10 +248,12 @@ static void on_fault(int signal_number)
 
 static void catch_faults(struct fastspool *fs)
 {
+    const struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+
     served = fs;
-    signal(SIGSEGV, on_fault);
-    signal(SIGBUS, on_fault);
-    signal(SIGABRT, on_fault);
+    sigaction(SIGSEGV, &action, NULL);
+    sigaction(SIGBUS, &action, NULL);
+    sigaction(SIGABRT, &action, NULL);
 }
 
 /* Not damage: a disk that fails or is full may recover.  A process that attaches meanwhile shows why it waits. */

@@ -744,6 +744,63 @@ Test(commit, no_room_for_a_database)
     shell("umount %s", place);
 }
 
+static void tell_fault(int signal_number, siginfo_t *info, void *context)
+{
+    (void)signal_number;
+    (void)context;
+    _exit(database_lacks_room(info->si_addr) == -ENOSPC ? 'r' : 'd');
+}
+
+/* The end of a child that opens the database here, runs @command, and uses it: 'r' or 'd' by a SIGBUS, as it is of
+ * no room or of damage; 'u': it could use it; otherwise the error of the opening. */
+static int end_of_use(const char *command)
+{
+    const struct sigaction action = {.sa_sigaction = tell_fault, .sa_flags = SA_SIGINFO};
+    struct database database;
+    MDB_txn *transaction;
+    MDB_stat tables;
+    int status;
+    pid_t child = fork();
+
+    if (child == 0) { /* without assertions: criterion expects none from a child */
+        sigaction(SIGBUS, &action, NULL);
+        int result = database_open(&database, "mirror", error);
+        if (result == 0 && system(command) == 0 &&
+            mdb_txn_begin(database.environment, NULL, MDB_RDONLY, &transaction) == 0 &&
+            mdb_stat(transaction, database.meta, &tables) == 0)
+            _exit('u');
+        _exit(-result);
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status), "%d", status);
+    return WEXITSTATUS(status);
+}
+
+/* A file system that writes each block to a new place needs room for a store to LMDB's lock file, too.  Where it has
+ * none an opening says so; and the SIGBUS of a database that is open is no damage, as it is where its file is cut. */
+Test(commit, no_room_for_a_store)
+{
+    static const char fill[] = "for i in 1 2; do { cat /dev/zero >ballast$i; } 2>/dev/null; sync -f .; done";
+    char place[FASTSPOOL_PATH_MAX + 16];
+
+    if (geteuid() != 0 || system("command -v mkfs.btrfs >/dev/null && grep -q btrfs /proc/filesystems") != 0)
+        cr_skip_test("needs root, and btrfs");
+    cr_assert_eq(unshare(CLONE_NEWNS), 0);
+    shell("mount --make-rprivate /");
+    snprintf(place, sizeof(place), "%s/disk", fixture_directory);
+    shell("truncate -s 128M %s.image && mkfs.btrfs -q -m single -d single %s.image", place, place);
+    shell("mkdir %s && mount -o loop %s.image %s", place, place, place);
+    cr_assert_eq(chdir(place), 0);
+    cr_expect_eq(end_of_use("true"), 'u');
+    cr_expect_eq(end_of_use(fill), 'r');
+    cr_expect_eq(end_of_use("true"), ENOSPC);
+    shell("rm ballast*");
+    cr_expect_eq(end_of_use("true"), 'u');
+    cr_expect_eq(end_of_use("truncate -s 0 mirror/data.mdb"), 'd');
+    cr_assert_eq(chdir("/"), 0);
+    shell("umount %s", place);
+}
+
 static off_t database_bytes(void)
 {
     char file[FASTSPOOL_PATH_MAX + 32];
