@@ -7,6 +7,7 @@
  */
 #include "move.h"
 
+#include "base/error.h"
 #include "base/escape.h"
 #include "base/places.h"
 #include "base/rights.h"
@@ -162,7 +163,7 @@ void move_told(void)
 
 int move_failed(const char *verb, int code, const char *why)
 {
-    if (code == -ENOSPC || code == -EDQUOT)
+    if (error_is_full(code))
         return tool_error("%s: make room, and run `fastspool %s` again, which goes on: nothing is lost", why, verb);
     bool refused = code == -EUCLEAN || code == -EXDEV; /* the sentence says what is to be done first */
 

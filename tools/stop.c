@@ -11,6 +11,7 @@
  * on the disk stays in memory.
  */
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/escape.h"
 #include "base/futex.h"
 #include "base/places.h"
@@ -318,7 +319,7 @@ static int stop(const struct fastspool_config *config, const struct look *look)
 
     if (result < 0)
         return tool_error("cannot write all of %s to the disk, so the mirror goes on: %s%s", fs->spool,
-                          strerrordesc_np(-result), result == -ENOSPC ? ": make room, and try again" : "");
+                          strerrordesc_np(-result), error_is_full(result) ? ": make room, and try again" : "");
     if (end_mounted_view(look) != 0 || end_mirror(fs) != 0)
         return 1;
     if (LOAD(fs->header->disk.checkpoint_error) == -ESTALE)

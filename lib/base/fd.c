@@ -202,7 +202,7 @@ int fd_take_room(int fd, uint64_t offset, uint64_t size)
     while (result < 0 && errno == EINTR);
     error = errno;
     errno = saved;
-    return result == 0 ? 0 : error == ENOSPC || error == ENOMEM ? -EAGAIN : -error;
+    return result == 0 ? 0 : error == ENOSPC || error == EDQUOT || error == ENOMEM ? -EAGAIN : -error;
 }
 
 /* The second call finds the pages, and zeroes those that nobody has used (mm/shmem.c, shmem_get_folio_gfp()). */

@@ -15,6 +15,7 @@
 #include "mirror/checkpointer.h"
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "fastspool.h"
 #include "mirror/checkpoint.h"
 #include "mirror/database.h"
@@ -65,7 +66,7 @@ static void checkpoint(struct checkpointer *c)
     int result = check(c, error);
     if (result == 0)
         result = try_checkpoint(c, false, error);
-    if (result == -ENOSPC || result == -EIO) /* LMDB calls a write that a full disk cut short EIO */
+    if (error_is_full(result) || result == -EIO) /* LMDB calls a write that a full disk cut short EIO */
         result = try_checkpoint(c, true, error);
     if (result == -EBADMSG)
         result = -EIO; /* what an fsync returns for damage */

@@ -14,6 +14,7 @@
 #include "mirror/committer.h"
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/futex.h"
 #include "fastspool.h"
 #include "mirror/capture.h"
@@ -118,7 +119,7 @@ static int commit(struct committer *committer)
     }
     uint64_t begun = clock_precise();
     result = room < 0 ? room : journal_append(c->journal, &capture, error);
-    if (result == -ENOSPC && checkpointer_wait_for_files(c) == 0)
+    if (error_is_full(result) && checkpointer_wait_for_files(c) == 0)
         result = journal_append(c->journal, &capture, error);
     if (result < 0 && journal_files_lost(&c->journal->pool))
         return rescue_batch(committer, &capture, result, before);

@@ -345,6 +345,14 @@ static int ask_for_room(struct journal_files *files, uint64_t taken)
 
 /* ---- making and taking files ---- */
 
+/* A quota is reached, of which statvfs knows nothing, or somebody was faster: a checkpoint gives files back. */
+static void lack_room(struct journal_files *files)
+{
+    pthread_mutex_lock(&files->mutex);
+    files->no_space = true;
+    pthread_mutex_unlock(&files->mutex);
+}
+
 /* PIECE zeros that take no memory: the kernel has a huge page of them, for all.  It is one segment of a request to the
  * disk, where 256 small ones are too many for one.  (Measured, loop device: 8 MiB are 8 operations instead of 16, and a
  * disk that counts has 200 a second.)  Kept for good. */
@@ -406,6 +414,8 @@ static int make_file(struct journal_files *files, bool zeros, uint32_t *name)
         close(fd);
     if (result < 0 && fd >= 0)
         remove_file(files, *name);
+    if (error_is_full(result))
+        lack_room(files);
     return result;
 }
 
@@ -459,7 +469,7 @@ static int next_name(struct journal_files *files, uint32_t *name)
         remove_file(files, *name); /* the database needs it more */
     if (result == 0 && !take_spare(files, name)) {
         result = make_file(files, false, name);
-        if (result == -ENOSPC && take_prepared(files, name))
+        if (error_is_full(result) && take_prepared(files, name))
             result = 0;
     }
     return result;

@@ -17,6 +17,7 @@
  */
 #include "spool/record.h"
 
+#include "base/error.h"
 #include "base/places.h"
 
 #include <errno.h>
@@ -103,7 +104,7 @@ int record_write(int state_fd, const struct record *record)
     if (result < 0)
         unlinkat(state_fd, PLACES_RUNTIME_NEW, 0);
     const int in_place = O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC;
-    if (result == -ENOSPC && write_text(openat(state_fd, PLACES_RUNTIME, in_place), text) == 0)
+    if (error_is_full(result) && write_text(openat(state_fd, PLACES_RUNTIME, in_place), text) == 0)
         result = 0;
     return result;
 }

@@ -538,6 +538,8 @@ def quota(exim):
             kill(the_mirror())
         check([sender.send()[0] for _ in range(5)] == [451] * 5, f"mail is taken, and not on the disk: {death}")
         says_quota(exim)
+    stop = exim.command("stop", program=TOOL, stock=True)
+    check(stop.returncode == 1 and b"Disk quota exceeded: make room, and try again" in stop.stderr, f"{stop}")
     limit(None)
     wait_for(lambda: sender.send()[0] == 250, "mail is accepted again")
     kill_all()

@@ -4,17 +4,40 @@
  */
 #include "attaching.h"
 
+#include "base/fd.h"
 #include "mirror/pagein.h"
 #include "mirror/spill.h"
 #include "spool/configuration.h"
+#include "spool/record.h"
 #include "spool/viewed.h"
 
 #include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/statfs.h>
+#include <sys/syscall.h>
 
 TestSuite(attach, .init = setup, .fini = teardown);
+
+static int refusal; /* the error of the next fsync or fallocate, or 0 */
+
+static int refuse(void)
+{
+    errno = refusal;
+    refusal = 0;
+    return errno ? -1 : 0;
+}
+
+int fsync(int fd)
+{
+    (void)fd;
+    return refuse();
+}
+
+int fallocate(int fd, int mode, off_t offset, off_t size)
+{
+    return refuse() < 0 ? -1 : (int)syscall(SYS_fallocate, fd, mode, offset, size);
+}
 
 /* A second process opens the store that the first one made.  Before that, attach_open() gives ENOENT. */
 Test(attach, found_again)
@@ -43,6 +66,26 @@ Test(attach, without_a_size)
     cr_assert_eq(attach_create(spool, &config, &other, error), -ENOSPC);
     cr_assert_eq(attach_open(spool, &config, &other, error), 0, "%s", error); /* it is there: to look at it, e.g. */
     fastspool_detach(other);
+}
+
+/* Where a disk is full or a quota reached the record of the store is written in its place, and its memory waits. */
+Test(attach, without_room)
+{
+    const int codes[] = {ENOSPC, EDQUOT};
+    struct record found, record = {.runtime = "/first"};
+    int here = open(directory, O_RDONLY | O_DIRECTORY), fd = open(directory, O_RDWR | O_TMPFILE, 0600);
+
+    cr_assert_eq(record_write(here, &record), 0);
+    for (size_t i = 0; i < sizeof(codes) / sizeof(*codes); i++) {
+        snprintf(record.runtime, sizeof(record.runtime), "/after %d", codes[i]);
+        refusal = codes[i];
+        cr_assert_eq(record_write(here, &record), 0, "%s", strerrorname_np(codes[i]));
+        cr_assert(record_read(here, &found) == 0 && strcmp(found.runtime, record.runtime) == 0, "%s", found.runtime);
+        refusal = codes[i];
+        cr_assert_eq(fd_take_room(fd, 0, 4096), -EAGAIN, "%s", strerrorname_np(codes[i]));
+    }
+    close(fd);
+    close(here);
 }
 
 /* Sixteen processes that attach at once make one store. */

@@ -8,6 +8,7 @@
 #include "fastspool.h"
 #include "fixture.h"
 #include "mirror/capture.h"
+#include "mirror/committer.h"
 #include "mirror/database.h"
 #include "mirror/journal.h"
 #include "mirror/journal_files.h"
@@ -28,9 +29,11 @@ static char error[FASTSPOOL_ERROR_MAX], path[FASTSPOOL_PATH_MAX + 16];
 /* ---- a disk of the test's making ---- */
 
 static int syncs_left = -1; /* so many fsyncs succeed, and the next one fails; negative: none does */
+static bool refuse_data;    /* the next fdatasync finds a quota reached */
 
 static bool full;     /* there is no room at all */
 static bool slow;     /* whoever but the test's own thread asks, or writes, is kept for a moment */
+static bool quota;    /* fstatvfs does not know of @space */
 static int64_t space; /* bytes that are left, and go with each file that is made; negative: enough */
 static pthread_t own;
 
@@ -46,13 +49,14 @@ int fstatvfs(int fd, struct statvfs *disk)
     keep();
     int64_t left = LOAD(space);
     *disk = (struct statvfs){.f_bsize = 1, .f_frsize = 1};
-    disk->f_bavail = disk->f_bfree = LOAD(full) ? 0 : left < 0 ? UINT32_MAX : (fsblkcnt_t)left;
+    disk->f_bavail = disk->f_bfree = LOAD(full) ? 0 : left < 0 || quota ? UINT32_MAX : (fsblkcnt_t)left;
     return 0;
 }
 
 int posix_fallocate(int fd, off_t offset, off_t size)
 {
-    int result = fallocate(fd, 0, offset, size) < 0 ? errno : 0;
+    bool refused = quota && LOAD(space) < size;
+    int result = refused ? EDQUOT : fallocate(fd, 0, offset, size) < 0 ? errno : 0;
 
     if (result == 0 && LOAD(space) >= 0)
         __atomic_fetch_sub(&space, size, __ATOMIC_ACQ_REL);
@@ -69,10 +73,19 @@ int fsync(int fd)
     return -1;
 }
 
+__attribute__((visibility("default"))) int fdatasync(int fd) /* also LMDB's */
+{
+    (void)fd;
+    if (!__atomic_exchange_n(&refuse_data, false, __ATOMIC_ACQ_REL))
+        return 0;
+    errno = EDQUOT;
+    return -1;
+}
+
 static void setup(void)
 {
     fixture_setup();
-    full = slow = false;
+    full = slow = quota = false;
     space = -1;
     own = pthread_self();
     c.fs = fs;
@@ -125,10 +138,8 @@ Test(checkpointer, room_comes_back, .timeout = 120)
 }
 
 /* The last room is just being made into a file by the checkpointer: the commit takes that one. */
-Test(checkpointer, last_room, .timeout = 120)
+static void take_last_room(int64_t enough_for_one)
 {
-    const int64_t enough_for_one = JOURNAL_FILE_MIN + JOURNAL_FILE_MIN / 4 * 5 + (1 << 20);
-
     space = enough_for_one + JOURNAL_FILE_MIN / 2;
     slow = true;
     cr_assert_eq(checkpointer_start(&c), 0);
@@ -139,24 +150,80 @@ Test(checkpointer, last_room, .timeout = 120)
     checkpointer_end(&c);
 }
 
+Test(checkpointer, last_room, .timeout = 120)
+{
+    take_last_room(JOURNAL_FILE_MIN + JOURNAL_FILE_MIN / 4 * 5 + (1 << 20));
+}
+
+Test(checkpointer, last_of_a_quota, .timeout = 120)
+{
+    quota = true;
+    take_last_room(JOURNAL_FILE_MIN);
+}
+
+/* A quota is reached: the commit waits for a checkpoint, which gives a file back. */
+Test(checkpointer, quota_for_files, .timeout = 120)
+{
+    struct committer committer;
+    int result;
+
+    quota = true;
+    space = 2 * JOURNAL_FILE_MIN + JOURNAL_FILE_MIN / 2;
+    while ((result = append(40000)) == 0)
+        ;
+    cr_assert(result == -EDQUOT && journal_files_due(&journal.pool), "%s", error);
+    slow = true;
+    cr_assert_eq(checkpointer_start(&c), 0);
+    committer_init(&committer, fs, &c);
+    cr_assert_eq(committer_commit(&committer), 0, "it did not wait");
+    STORE(slow, false);
+    checkpointer_end(&c);
+}
+
+/* The first checkpoint that has begun has ended: with this error. */
+static int first_end(void)
+{
+    unsigned ended = 0;
+    int result = 0;
+
+    for (; ended == 0; usleep(10000)) {
+        pthread_mutex_lock(&c.mutex);
+        ended = c.ended;
+        result = c.error;
+        pthread_mutex_unlock(&c.mutex);
+    }
+    return result;
+}
+
+/* So is a checkpoint's, which is tried again at once, as on a full disk. */
+Test(checkpointer, quota_for_the_database, .timeout = 120)
+{
+    struct database database;
+
+    cr_assert_eq(append(40000), 0, "%s", error);
+    cr_assert_eq(database_open(&database, path, error), 0, "%s", error);
+    database_close(&database);
+    cr_assert_eq(journal_files_prepare(&journal.pool), 0); /* so the first to sync is the checkpoint */
+    journal_files_want_checkpoint(&journal.pool);
+    refuse_data = true;
+    cr_assert_eq(checkpointer_start(&c), 0);
+    cr_assert_eq(first_end(), 0);
+    cr_assert_not(LOAD(refuse_data));
+    checkpointer_end(&c);
+}
+
 /* The lock of the state was removed: a store that was made beside this one may have the database, which stays as it is.
  */
 Test(checkpointer, lock_removed, .timeout = 120)
 {
     char data[sizeof(path) + 16];
-    int result = 0;
 
     cr_assert_eq(append(40000), 0, "%s", error);
     fs->presence_fd = presence_open(journal.pool.above, true);
     cr_assert(fs->presence_fd >= 0 && unlinkat(journal.pool.above, PLACES_LOCK, 0) == 0);
     journal_files_want_checkpoint(&journal.pool);
     cr_assert_eq(checkpointer_start(&c), 0);
-    for (unsigned ended = 0; ended == 0; usleep(10000)) {
-        pthread_mutex_lock(&c.mutex);
-        ended = c.ended;
-        result = c.error;
-        pthread_mutex_unlock(&c.mutex);
-    }
+    int result = first_end();
     checkpointer_end(&c); /* by another try */
     snprintf(data, sizeof(data), "%s/data.mdb", path);
     cr_assert(result == -ESTALE && access(data, F_OK) < 0, "%d", result);
