@@ -271,10 +271,13 @@ def other_programs(exim):
 
 
 def change_layout(exim, version):
-    """As if the store in memory were another version's."""
+    """As if the store in memory were another version's.  Which it was."""
     with open(f"{stores()[0]}/segment", "r+b") as segment:
         segment.seek(8)
+        before, = struct.unpack("=I", segment.read(4))
+        segment.seek(8)
         segment.write(struct.pack("=I", version))
+    return before
 
 
 @test(library=True, main=QUEUE_ONLY)
@@ -319,7 +322,7 @@ def another_layout_that_was_killed(exim):
                    check=True)
     kill(mirror)
     wait_for(lambda: not exim.status()["mirror_pid"], "the mirror has ended")
-    change_layout(exim, 14)
+    before = change_layout(exim, 14)
     words = b"layout version 14, has changes that are not on the disk", b"version before"
     for arguments, status in ((["status"], 2), (["doctor", "--start"], 2), (["doctor"], 2), (["stop"], 1)):
         said = exim.command(*arguments, program=TOOL, stock=True)
@@ -327,7 +330,7 @@ def another_layout_that_was_killed(exim):
         check(b"stop the mail server, run `fastspool stop`, start again" not in said.stdout + said.stderr, f"{arguments}: {said}")
     said = exim.command("-bpc")
     check(said.returncode != 0 and all(word in said.stderr for word in words) and stores(), f"{said}")
-    change_layout(exim, 15)             # the version before
+    change_layout(exim, before)
     exim.tool("stop")
     exim.deliver_queue()
 
