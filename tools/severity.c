@@ -76,3 +76,10 @@ enum health severity_of(enum condition condition)
 
     return severities[condition];
 }
+
+enum health severity_worse(enum health one, enum health other)
+{
+    if (one == NOT_IN_USE || other == NOT_IN_USE)
+        return one == NOT_IN_USE ? other : one;
+    return one > other ? one : other;
+}

@@ -72,5 +72,7 @@ enum condition {
 };
 
 enum health severity_of(enum condition condition);
+/** The worse of two.  A spool that is not in use is no trouble beside one that is. */
+enum health severity_worse(enum health one, enum health other);
 
 #endif

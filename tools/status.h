@@ -155,6 +155,8 @@ void status_print_prometheus(void);
 
 /** Fill in @shown.  The caller detaches *@fs, which is NULL where there is no store. */
 void status_look(const struct fastspool_config *config, struct shown *shown, struct fastspool **fs);
+/** Of that only whether Exim believes the configuration, and whether its file names the spool. */
+void status_look_at_configuration(struct shown *shown);
 /** Show the spool until a key or signal ends it.  Returns the exit status. */
 int status_watch(const struct fastspool_config *config);
 
