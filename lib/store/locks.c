@@ -122,24 +122,31 @@ static __attribute__((noinline)) void unlock_range(struct fastspool *fs, uint32_
     }
 }
 
+static inline void drop_kernels(struct fastspool *fs, uint32_t inode)
+{
+    if (remembered(place_of(fs, inode)))
+        unlock_range(fs, inode);
+}
+
 void locks_drop(struct fastspool *fs, uint32_t description, uint32_t inode)
 {
     if (noted_on(fs, inode) && noted_any(fs) && noted_drop(fs, description, inode) > 0)
         noted_tell(fs, move);
-    if (remembered(place_of(fs, inode)))
-        unlock_range(fs, inode);
+    drop_kernels(fs, inode);
 }
 
 int locks_close(struct fastspool *fs, uint32_t description, uint32_t inode)
 {
     const bool ends = noted_by(fs, description); /* with the description: one section less */
 
-    if (!ends)
+    if (ends)
+        drop_kernels(fs, inode);
+    else
         locks_drop(fs, description, inode);
-    else if (remembered(place_of(fs, inode)))
-        unlock_range(fs, inode);
     int result = descriptions_close(fs, description);
-    if (ends && result > 0)
+    if (ends)
+        drop_kernels(fs, inode); /* another thread may have taken the note to the kernel before it could end */
+    if (ends && result != 0)     /* somebody waits for it, or may: an error hides that */
         noted_tell(fs, move);
     return result < 0 ? result : 0;
 }

@@ -5,6 +5,7 @@
  */
 #include "../asleep.h"
 #include "base/atomic.h"
+#include "base/guard.h"
 #include "fastspool.h"
 #include "fixture.h"
 #include "store/descriptions.h"
@@ -18,6 +19,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -393,6 +395,56 @@ Test(locks, waiting)
     end_other();
     start_other("kept");
     cr_assert_eq(call(LOCK, 0, 10), -EAGAIN);
+    end_other();
+}
+
+/* So it does where the process has no descriptor left to ask by who else holds the description. */
+Test(locks, waiting_without_descriptors, .timeout = 60)
+{
+    struct rlimit usual, none;
+    int d = opened("f", O_RDWR | O_CREAT);
+
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &usual), 0);
+    none = (struct rlimit){.rlim_cur = 3, .rlim_max = usual.rlim_max};
+    start_other("f");
+    cr_assert_eq(lock(d, F_WRLCK, 0, 10), 0);
+    ask(WAIT, 5, 1);
+    until_it_waits(other);
+    descriptions_shared(fs);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    cr_expect_eq(fastspool_close(fs, d), -EMFILE);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &usual), 0);
+    cr_assert_eq(answer(), 0);
+    end_other();
+}
+
+static int unlocked; /* by another thread */
+
+static void unlock_meanwhile(void)
+{
+    section_guard.enter = NULL;
+    cr_assert_eq(lock(unlocked, F_UNLCK, 0, 0), 0);
+}
+
+/* Another thread unlocks what is waited for, just before a close ends its note.  That takes the note to the kernel, and
+ * the close ends it there. */
+Test(locks, close_beside_an_unlock)
+{
+    int d = opened("f", O_RDWR | O_CREAT);
+
+    opened("f", O_RDONLY);
+    unlocked = opened("g", O_RDWR | O_CREAT);
+    start_other("g");
+    cr_assert_eq(lock(d, F_WRLCK, 0, 10), 0);
+    cr_assert_eq(lock(unlocked, F_WRLCK, 0, 10), 0);
+    ask(WAIT, 5, 1);
+    until_it_waits(other);
+    section_guard.enter = unlock_meanwhile;
+    cr_assert_eq(fastspool_close(fs, d), 0);
+    cr_assert_eq(answer(), 0);
+    end_other();
+    start_other("f");
+    cr_assert_eq(call(LOCK, 0, 10), 0);
     end_other();
 }
 
