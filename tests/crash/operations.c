@@ -180,6 +180,26 @@ static void rename_across(struct fastspool *fs)
 {
     fastspool_rename(fs, "t/small", "t/full/x", 0);
 }
+static void move_across(struct fastspool *fs)
+{
+    fastspool_rename(fs, "t/small", "t/full/new", 0);
+}
+static void move_directory(struct fastspool *fs)
+{
+    fastspool_rename(fs, "t/dir", "t/full/dir", 0);
+}
+static void move_first_name(struct fastspool *fs) /* which is behind the second one in the file's list */
+{
+    fastspool_rename(fs, "t/file", LONG_NAME, 0);
+}
+static void moves_to_long_name(struct fastspool *fs)
+{
+    fastspool_rename(fs, "t/small", LONG_NAME, 0);
+}
+static void move_back(struct fastspool *fs)
+{
+    fastspool_rename(fs, LONG_NAME, "t/small", 0);
+}
 static void rename_directory(struct fastspool *fs)
 {
     fastspool_rename(fs, "t/full", "t/dir", 0);
@@ -458,7 +478,11 @@ const struct operation operations[] = {
     {"rename", {NULL, rename_plain}, 0, NULL},
     {"rename over a file", {NULL, rename_over}, 0, NULL},
     {"rename over an open file", {opens_big, rename_over}, 0, NULL},
-    {"rename across directories", {NULL, rename_across}, 0, NULL},
+    {"rename over a file of another directory", {NULL, rename_across}, 0, NULL},
+    {"rename to another directory", {NULL, move_across}, 0, NULL},
+    {"rename a directory to another one", {NULL, move_directory}, 0, NULL},
+    {"rename one of two names", {NULL, move_first_name}, 0, NULL},
+    {"rename from a long name", {moves_to_long_name, move_back}, 0, NULL},
     {"rename a directory over another", {NULL, rename_directory}, 0, NULL},
     {"rename to another name of the same file", {NULL, rename_same}, 0, NULL},
     {"link", {NULL, link_file}, 0, NULL},
