@@ -27,8 +27,8 @@ uint32_t serve_identify(int fd);
  *  "." are allowed.  This thread's serve_store() is about the spool that was found, until another one is. */
 size_t serve_match(const char *path);
 /** How long the part of @path is that is the path of a spool, byte by byte, and that has no component with the name of
- * a directory that Exim has in its spool: what follows says whether the path has one.  0: it has no such part.  @path
- * is absolute. */
+ *  a directory that Exim has in its spool: what follows says whether the path has one.  0: it has no such part.  @path
+ *  is absolute. */
 size_t serve_begins(const char *path);
 /** The process is about to become an ordinary user: detach all.  From then on calls on the spool fail with EACCES. */
 void serve_leave(void);

@@ -10,7 +10,7 @@
  *    locked another file, and waits for its end, which is that nobody has that lock any more.
  *  - That mirror is stopped, or its disk hangs, so it gives no sign of life: it is killed.  It makes no further step of
  *    its own then, and what it has begun in the kernel is waited for.  (Two mirrors that go on side by side number
- * their batches alike, and mark as clean what the other one has not written.)
+ *    their batches alike, and mark as clean what the other one has not written.)
  *  - The kernel's list does not have the locks of this file system (listed.c): the sign of life alone is waited for.
  */
 #include "mirror/alone.h"

@@ -40,7 +40,7 @@ int committer_seal(struct committer *committer, const char *why);
 bool committer_gather(struct committer *committer, bool (*ending)(const struct fastspool *fs));
 
 /** Is this error of a try worth a line in syslog?  Not where a mirror has given up with the same, and said so, less
- * than a minute ago: the next ones meet what it has met. */
+ *  than a minute ago: the next ones meet what it has met. */
 bool committer_is_news(const struct fastspool *fs, int error);
 /** A mirror that can't write gives up, with this error, and says so. */
 void committer_gave_up(struct fastspool *fs, int error);

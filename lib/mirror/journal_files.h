@@ -76,7 +76,7 @@ void journal_files_close(struct journal_files *files);
  *  the disk has no room for it, or there are too many files: a checkpoint helps; another negative errno. */
 int journal_files_begin(struct journal_files *files);
 /** For the committer: batch @number, of @capture, is on the disk.  header.journal.durable says so from now on.  The
- * last file, which has it, ends at @end now; @bytes more wait. */
+ *  last file, which has it, ends at @end now; @bytes more wait. */
 void journal_files_grow(struct journal_files *files, uint64_t number, const struct capture *capture, uint64_t end,
                         uint64_t bytes);
 /** For the committer, which has closed it: the last file is not to be trusted any more.  Where it holds nothing

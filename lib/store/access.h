@@ -33,7 +33,7 @@ uint64_t *access_synced(struct fastspool *fs);
 /** As access_permitted(), where the owner's own right does not say yes. */
 int access_permitted_otherwise(const struct fastspool *fs, uint32_t inode, const struct credentials *who, int want);
 /** May @who access inode @i, which is @inode?  @want: a mask of R_OK, W_OK, X_OK.  0 or -EACCES.  (Inline: each
- * directory of a path is asked for, mostly by its owner.) */
+ *  directory of a path is asked for, mostly by its owner.) */
 static inline int access_permitted_to(const struct fastspool *fs, uint32_t i, const struct inode *inode,
                                       const struct credentials *who, int want)
 {

@@ -23,7 +23,7 @@ int names_add(struct fastspool *fs, uint32_t parent, const char *name, size_t le
  * is damaged. */
 int names_remove(struct fastspool *fs, uint32_t entry, uint64_t hash);
 /** In a section: the inode of name @entry, whose hash is @hash, gets the name @name in directory @parent instead.  As
- * names_add() and names_remove(). */
+ *  names_add() and names_remove(). */
 int names_move(struct fastspool *fs, uint32_t entry, uint64_t hash, uint32_t parent, const char *name, size_t length,
                uint64_t new_hash);
 /** In a section: the name @entry leads to @inode from now on, of the same kind as the one before, which has a name
@@ -43,9 +43,8 @@ uint32_t names_beside(const struct fastspool *fs, uint32_t entry, bool behind);
 /** Steps of a walk along names, at most: more is a circle. */
 uint32_t names_most(const struct fastspool *fs);
 /** Under the lock or in a read: look for @text in directory @parent.  Returns its entry, 0: there is none; its hash, as
- * of names_hash(), in *@hash; the inode to which it leads, unchecked, or 0, in *@inode.  -EUCLEAN: its chain has no
- * end.
- */
+ *  of names_hash(), in *@hash; the inode to which it leads, unchecked, or 0, in *@inode.  -EUCLEAN: its chain has no
+ *  end. */
 int names_find(const struct fastspool *fs, uint32_t parent, const char *text, size_t length, uint64_t *hash,
                uint32_t *inode);
 /** In a freed entry: the birth number of the name that came next, for a listing that stands here.  (A freed entry keeps

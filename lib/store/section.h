@@ -21,16 +21,16 @@ enum table_id { TABLE_NONE = -1, TABLE_INODES, TABLE_NAMES, TABLE_DESCRIPTIONS, 
 
 /** The body of a section, a change of the store.
  *    - It runs under the lock, and may read all of the segment.
- *    - It changes the segment with SET() and its kin, and with section_copy(); without them only piece_bytes(), and
- * atomic fields.
+ *    - It changes the segment with SET() and its kin, and with section_copy(); without them only piece_bytes() and
+ *      atomic fields.
  *    - It is short (it copies at most some 64 kB), and makes no system call but those by which a permission is checked
  *      (access.c), and the one that tells of damage.
  *  Returns 0 or more.  A negative errno rolls all its changes back.  -EAGAIN after section_want(): the caller of
  *  section_try() grows the table, and runs the body again from its start. */
 typedef int section_body(struct fastspool *fs, void *argument);
 
-/** Outside sections: run @body once, as one section.  Returns as section_run(), or SECTION_WANTS - @table: the body
- * wants this table, and nothing has changed.  @name: of the body, by HISTORY_NAME_OF(). */
+/** Outside sections: run @body once, as one section.  Returns as section_run(), or SECTION_WANTS less the table that
+ *  the body wants; then nothing has changed.  @name: of the body, by HISTORY_NAME_OF(). */
 int section_try(struct fastspool *fs, const char *name, section_body *body, void *argument);
 #define SECTION_WANTS (-4096) /* less than any negative errno */
 
@@ -128,8 +128,8 @@ static inline void section_log_end(const struct header *header, uint32_t count)
     } while (0)
 
 /** Inside a section: the same for two fields of 32 bits that share a word, @second behind @first (layout.h asserts
- * which do).  By two SET() the word would have two entries, and the second would read what the first is just writing.
- */
+ *  which do).  By two SET() the word would have two entries, and the second would read what the first is just
+ *  writing. */
 #define SET_TWO(fs, first, value, second, other)                                       \
     do {                                                                               \
         const union {                                                                  \
