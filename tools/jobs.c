@@ -7,7 +7,7 @@
  *
  * Happy path: a file of cron's, of systemd's or of ppp's calls `exim4 -q`, `sendmail -q` or runq; and those calls have
  * the store, as they work on the view, or their image needs the library, or the file gives it to them: by `fastspool
- * run`, by LD_PRELOAD, or as it reads /etc/default/exim4, where `fastspool enable` has put that.
+ * run` before the call, by LD_PRELOAD, or as it reads /etc/default/exim4, if `fastspool enable` has put that there.
  *
  * Failure modes: who runs the queue from elsewhere, as from another machine, is not found: then mail counts as
  * standing. A file that has the words and does nothing counts.  An ordinary user's crontab does not: he could hide with
@@ -16,6 +16,7 @@
 #include "jobs.h"
 
 #include "command.h"
+#include "exims.h"
 #include "spool/viewed.h"
 #include "ways.h"
 
@@ -31,21 +32,31 @@ static bool is_alone(void)
     return access(WAYS_DEFAULTS, R_OK) == 0 && command_run(script, NULL, value) == 0 && strcmp(value, "nodaemon") == 0;
 }
 
-/* "1FILE": of one whose queue runs get the library by it; "0FILE": of another one; "": there is none.  cron reads no
- * name with a dot.  (-q with a time is a daemon.) */
+/* A queue run.  (-q with a time is a daemon.) */
+#define CALL                                                                                                 \
+    "((exim4?|sendmail)[[:blank:]]([^#|;&]*[[:blank:]])?-q[qifl]*(G[^[:blank:]]*)?|(^|[[:blank:]/\"'])runq)" \
+    "([[:blank:]|;&>)\"'`]|$)"
+
+/* "2FILE": of one whose queue runs get the library by it; "1FILE": if WAYS_DEFAULTS has that; "0FILE": of another one;
+ * "": there is none.  cron reads no name with a dot, and no directory below. */
 static void search(char found[COMMAND_OUTPUT])
 {
     static const char *const script[] = {
-        "sh", "-c",
-        "{ find -L /etc/crontab /etc/cron.d /var/spool/cron/crontabs/root -type f ! -name '*.*'; "
-        "find -L /etc/cron.hourly /etc/cron.daily /etc/cron.weekly /etc/cron.monthly -type f -perm /111 ! -name '*.*'; "
-        "find -L /etc/systemd/system -type f -name '*.service'; "
-        "if test -x /usr/sbin/pppd; then find -L /etc/ppp/ip-up.d -type f; fi; } | "
-        "xargs -rd '\\n' grep -lsE '^[^#]*((exim4?|sendmail)[[:blank:]]([^#|;&]*[[:blank:]])?-q[qifl]*(G[^[:blank:]]*)?"
-        "([[:blank:]|;&>]|$)|(^|[[:blank:]/])runq([[:blank:]|;&>]|$))' | while read -r file; do "
-        "if grep -qE '^[^#]*(fastspool|" WAYS_DEFAULTS
-        ")' \"$file\"; then echo \"1$file\"; else echo \"0$file\"; fi; "
+        "sh",
+        "-c",
+        "{ find -L /etc/crontab /etc/cron.d /var/spool/cron/crontabs/root -maxdepth 1 -type f ! -name '*.*'; "
+        "find -L /etc/cron.hourly /etc/cron.daily /etc/cron.weekly /etc/cron.monthly -maxdepth 1 -type f -perm /111 "
+        "! -name '*.*'; "
+        "find -L /etc/systemd/system -maxdepth 2 -type f -name '*.service'; "
+        "if test -x /usr/sbin/pppd; then find -L /etc/ppp/ip-up.d -maxdepth 1 -type f; fi; } | "
+        "xargs -rd '\\n' grep -lsE \"^[^#]*$1\" | while read -r file; do "
+        "if grep -qE \"^[^#]*(fastspool[[:blank:]]+run([[:blank:]][^#|;&]*)?$1|LD_PRELOAD=[^#]*" EXIMS_LIBRARY
+        ")\" \"$file\"; then how=2; "
+        "elif grep -q '^[^#]*" WAYS_DEFAULTS
+        "' \"$file\"; then how=1; else how=0; fi; echo \"$how$file\"; "
         "done | sort -r | head -n 1",
+        "sh",
+        CALL,
         NULL};
 
     if (command_run(script, NULL, found) != 0)
@@ -60,9 +71,10 @@ void jobs_find(const struct fastspool_config *config, const char *spool, struct 
     if (!jobs->alone)
         return;
     search(found);
-    if (found[0])
-        snprintf(jobs->file, sizeof(jobs->file), "%.*s", PATH_MAX - 1, found + 1);
-    jobs->served = found[0] == '1' || (found[0] && (viewed(spool) > 0 || ways_need(config)));
+    if (!found[0])
+        return;
+    snprintf(jobs->file, sizeof(jobs->file), "%.*s", PATH_MAX - 1, found + 1);
+    jobs->served = found[0] == '2' || (found[0] == '1' && ways_by_defaults()) || viewed(spool) > 0 || ways_need(config);
 }
 
 const char *jobs_describe(const struct jobs *jobs)

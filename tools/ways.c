@@ -138,6 +138,14 @@ static bool has_library(const char *preload)
     return found;
 }
 
+bool ways_by_defaults(void)
+{
+    char value[COMMAND_OUTPUT];
+
+    ways_of_defaults("", value);
+    return has_library(value);
+}
+
 /* The units of the views, where they are installed: they start before Exim, and with it.  "": none is. */
 static void of_views(char *text, size_t room)
 {

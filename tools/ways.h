@@ -52,6 +52,8 @@ bool ways_are_in(void);
 /** Has each Exim the library without a variable, as its image needs it or every program has it?  To know that this runs
  *  Exim, once as long as nothing changes.  Needs root. */
 bool ways_need(const struct fastspool_config *config);
+/** Does /etc/default/exim4 give the library to what reads it?  To know that this runs a shell. */
+bool ways_by_defaults(void);
 /** Will Exim's next start have the library: so, or by what `enable` has written? */
 bool ways_lead(const struct fastspool_config *config);
 

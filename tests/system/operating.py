@@ -3378,16 +3378,25 @@ def no_daemon_by_design(exim):
         for text in (f"# {line % ''}", f"* * * * * root {EXIM} -q30m\n", f"* * * * * root {EXIM} -bp | grep -q frozen\n", "0 0 * * * root runqueue\n"):
             with written(queue, text):
                 agree(exim, text, stands)
-        with written(f"{queue}.dpkg-old", line % ""):
-            agree(exim, "a file that cron does not read", stands)
-        with written(queue, line % ""):
-            agree(exim, "a job without the library", waits if view else stands)
-            if view:
-                check(f"all is well: 1 message waits for the next queue run; {found}" in operate(exim, "status"), "status")
-            else:
-                said = operate(exim, "status", status=2)
-                check(f"the queue runs of {queue} have neither the library nor a view: say `fastspool run -- ` before the call there" in said, said)
-        for text in (line % "fastspool run -- ", line % f". {DEFAULTS}; ", f"@hourly root . {DEFAULTS}; /usr/sbin/sendmail -qff\n"):
+        (queue.parent / "below").mkdir()
+        for path in f"{queue}.dpkg-old", queue.parent / "below/queue":
+            with written(path, line % "fastspool run -- "):
+                agree(exim, f"{path}, which cron does not read", stands)
+        (queue.parent / "below").rmdir()
+        neither = f"the queue runs of {queue} have neither the library nor a view: say `fastspool run -- ` before the call there"
+        for text in (line % "", f"{line % ''}* * * * * root fastspool status\n", f"{line % ''}* * * * * root fastspool run -- mailq\n",
+                     f"@hourly root fastspool run -- mailq; {EXIM} -q\n", f"@hourly root su -c '{EXIM} -q'\n"):
+            with written(queue, text):
+                agree(exim, text, waits if view else stands)
+                said = operate(exim, "status", status=0 if view else 2)
+                check((f"all is well: 1 message waits for the next queue run; {found}" if view else neither) in said, said)
+        plain = DEFAULTS.read_text().replace(PRELOAD, "")
+        with written(queue, line % f". {DEFAULTS}; "), written(DEFAULTS, plain):
+            said = operate(exim, "status", status=0 if view else 2)
+            check((found if view else neither) in said, f"a job that reads what has not got the library: {said}")
+        for text in (line % "fastspool run -- ", line % f". {DEFAULTS}; ", f"@hourly root . {DEFAULTS}; /usr/sbin/sendmail -qff\n",
+                     "@hourly root fastspool run runq\n", f"@hourly root sh -c 'fastspool run -- {EXIM} -q'\n",
+                     f"LD_PRELOAD={LIBRARY}\n{line % ''}"):
             with written(queue, text):
                 agree(exim, text, waits)
                 check(f"all is well: 1 message waits for the next queue run; {found}" in operate(exim, "status"), "status")
