@@ -107,8 +107,8 @@ static int write_anew(struct fastspool *fs)
 
     if (!has_looked(fs))
         return tool_error(
-            "no mirror runs that looks what %s has on the disk, and none could be started in %d s: syslog "
-            "says more",
+            "no mirror has looked at what %s has on the disk in %d s: none could be started, or it is still at work; "
+            "syslog says more",
             fs->spool, (int)(PATIENCE / NS_PER_S));
     if (commit_error(fs) != -ESTALE)
         return tool_error("nothing that %s had on the disk is gone, so nothing is to be written anew", fs->spool);
