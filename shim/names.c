@@ -223,7 +223,9 @@ static int rename_places(struct store_path *from, struct store_path *to, unsigne
 /* -errno of a path that leads nowhere, 0: it leads somewhere. */
 static int nowhere(const char *path)
 {
-    return !pointers_text(path) ? -EFAULT : !*path ? -ENOENT : 0;
+    if (pointers_text(path))
+        return *path ? 0 : -ENOENT;
+    return pointers_readable(path, PATH_MAX) == PATH_MAX ? -ENAMETOOLONG : -EFAULT;
 }
 
 /* One path is the store's and the other is not. */

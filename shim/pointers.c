@@ -189,5 +189,5 @@ bool pointers_text(const char *text)
             return true;
         done += page;
     }
-    return true;
+    return false;
 }

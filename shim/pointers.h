@@ -12,7 +12,8 @@
 size_t pointers_readable(const void *pointer, size_t size);
 /** How many of @size bytes at @pointer can be written, likewise.  Changes none of them. */
 size_t pointers_writable(void *pointer, size_t size);
-/** Can @text be read up to its NUL, or PATH_MAX bytes of it?  (The kernel looks no further at a path.) */
+/** Can @text be read up to its NUL, which is among the first PATH_MAX bytes or in the page of the last one?  (Else the
+ *  kernel takes it for no path, and looks no further.) */
 bool pointers_text(const char *text);
 
 #endif

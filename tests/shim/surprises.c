@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
@@ -385,6 +386,24 @@ static void every_path(void)
     close(real);
     close(directory);
     CHECK(chdir("/") == 0 && unlink(link_path) == 0 && unlink(at("input", "f")) == 0);
+}
+
+/* A path of which PATH_MAX bytes can be read, and no NUL is among them: the kernel looks no further. */
+static void a_path_without_an_end(void)
+{
+    const size_t page = 4096;
+    char *text = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct stat st;
+
+    close(make("f"));
+    CHECK(text != MAP_FAILED && mprotect(text + page, page, PROT_NONE) == 0);
+    memset(text, '/', page);
+    CHECK(stat(text, &st) < 0 && errno == ENAMETOOLONG);
+    memcpy(text, spool, strlen(spool));
+    CHECK(stat(text, &st) < 0 && errno == ENAMETOOLONG);
+    CHECK(rename(at("input", "f"), text) < 0 && errno == ENAMETOOLONG);
+    CHECK(rename(at("input", "f"), text + 1) < 0 && errno == EFAULT);
+    CHECK(unlink(at("input", "f")) == 0 && munmap(text, 2 * page) == 0);
 }
 
 /* A relative path is the store's below a served directory, however the process came there. */
@@ -770,6 +789,7 @@ static const struct test tests[] = {
     {"9 directory sync", directory_sync},
     {"10 errno is left alone", errno_is_left_alone},
     {"12 every path", every_path},
+    {"a path without an end", a_path_without_an_end},
     {"working directories", working_directories},
     {"name by name", name_by_name},
     {"relative paths are cheap", relative_paths_are_cheap},
