@@ -104,6 +104,11 @@ def status_tells(exim, status, *words):
     check(result.returncode == status and all(word in line for word in words), f"status: exit {result.returncode}, {line!r}")
 
 
+def comes_well(exim):
+    """A new store, or a new mirror, is well a moment after its start."""
+    wait_for(lambda: exim.command("status", program=TOOL, stock=True).returncode == 0, "all is well")
+
+
 def refuses(exim, *words, **environment):
     """A start of Exim is refused, with WORDS."""
     status, _, errors = doctor(exim, "--start", **environment)
@@ -431,7 +436,7 @@ def no_room_for_the_memory(exim):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             allows(exim)
             exim.start()
-            status_tells(exim, 0, "all is well")
+            comes_well(exim)
         exim.deliver_queue()
 
 
@@ -2259,7 +2264,7 @@ def a_state_that_is_moved(exim):
         shutil.rmtree(state, ignore_errors=True)
         away.rename(state)
         exim.start()
-        status_tells(exim, 0, "all is well")
+        comes_well(exim)
         check(len(exim.queue()) == 1, "the mail is gone")
     exim.panic = "Input/output error|failed to stat spool directory"
 
